@@ -1,0 +1,48 @@
+"""What every local feature network has in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extraction:
+    """Local features of a batch of B pictures, before they are brought to the original pixel grid.
+
+    The lists have one tensor per picture, strongest first; N differs between pictures and may be 0.
+    `dense` is the descriptor map that they were sampled from, not normalised.
+    """
+
+    keypoints: list[Tensor]  # B x (N, 2) x, y in pixels of the network's input, centre of the top left pixel = (0, 0)
+    scores: list[Tensor]  # B x (N,)
+    descriptors: list[Tensor]  # B x (N, D) L2-normalised
+    scales: list[Tensor]  # B x (N,) index into `LocalNetwork.image_scales`
+    dense: Tensor  # (B, C, h, w)
+    global_descriptor: Tensor | None = None  # (B, G) L2-normalised, of networks that have a global head
+
+
+class LocalNetwork(nn.Module):
+    """Base of the extractors: a network without weights until `load_state_dict`; it never downloads."""
+
+    descriptor_dim: int
+    image_scales: tuple[float, ...] = (1.0,)
+    size_multiple: int = 8
+
+    def extract(self, rgb: Tensor, max_keypoints: int) -> Extraction:
+        """Local features of `rgb` (B, 3, H, W) in [0, 1]; H and W are multiples of `size_multiple`."""
+        raise NotImplementedError
+
+
+def to_gray(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W) luma (ITU-R BT.601 weights)."""
+    weights = rgb.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (rgb * weights).sum(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def freeze(network: nn.Module) -> nn.Module:
+    """`network` ready for inference: evaluation mode, no gradients, channels-last weights."""
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
