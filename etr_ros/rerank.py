@@ -1,0 +1,157 @@
+"""Re-ranking: one score per retrieved candidate, from local features. Every re-ranker is a `Scorer`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import safetensors
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from etr_ros import verify, weights
+from etr_ros.errors import ConfigError, WeightsError
+from etr_ros.etr import ETR, EtrConfig, Locals
+from etr_ros.types import Features, FloatArray
+
+GEOMETRIC = "magsac"
+NONE = "none"
+
+@dataclass(frozen=True)
+class Calibration:
+    """Match probability = sigmoid(slope * score + offset) (Platt scaling), fitted on validation places."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Scores (K,) -> probabilities (K,) in [0, 1]."""
+        return (1.0 / (1.0 + np.exp(-np.clip(self.slope * scores + self.offset, -60, 60)))).astype(np.float32)
+
+
+# Of inlier counts (512 XFeat locals), on the validation places of the shipped ETR weights: see docs/results.md
+INLIER_CALIBRATION = Calibration(slope=0.0662, offset=-4.486)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a re-ranker says of K candidates; higher is better. Fields that it does not compute are None."""
+
+    values: FloatArray  # (K,)
+    probabilities: FloatArray | None = None  # (K,)
+    inliers: NDArray[np.int64] | None = None  # (K,)
+
+
+class Scorer(Protocol):
+    """A re-ranker."""
+
+    def __call__(self, query: Features, candidates: Sequence[Features]) -> Scores: ...
+
+
+def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -> Scorer | None:
+    """The re-ranker `name`: a registered name, a path to weights, "magsac", or "none" (gives None).
+
+    A registered name such as "etr-s" stands for the weights trained on the locals of `extractor`.
+    Raises WeightsError, or ConfigError when the weights read other features than `extractor`'s.
+    """
+    if name == NONE:
+        return None
+    if name == GEOMETRIC:
+        return geometric_scorer
+    path = Path(name) if name.endswith(".safetensors") else weights.resolve(f"{name}-{extractor}")
+    scorer = EtrScorer.from_file(path, device, max_locals)
+    if scorer.model.config.extractor != extractor:
+        raise ConfigError(
+            f"re-ranker {path.name} was trained on {scorer.model.config.extractor} features, not {extractor}: "
+            "choose another rerank.name or extractor.name"
+        )
+    return scorer
+
+
+def geometric_scorer(query: Features, candidates: Sequence[Features]) -> Scores:
+    """Classic re-ranking: the number of geometrically verified matches."""
+    counts = np.array([len(verify.inliers(query, candidate)) for candidate in candidates], np.int64)
+    values = counts.astype(np.float32)
+    return Scores(values, INLIER_CALIBRATION.probabilities(values), counts)
+
+
+class EtrScorer:
+    """ETR as a re-ranker: the query and all candidates in one batch."""
+
+    def __init__(self, model: ETR, calibration: Calibration, device: torch.device, max_locals: int = 0) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.calibration = calibration
+        self.device = device
+        self.max_locals = max_locals or model.config.max_locals
+
+    @staticmethod
+    def from_file(path: Path, device: torch.device, max_locals: int = 0) -> EtrScorer:
+        """Raises WeightsError when the file is damaged or is not an ETR."""
+        config, calibration = read_header(path)
+        model = ETR(config)
+        weights.load_into(model, path)
+        return EtrScorer(model, calibration, device, max_locals)
+
+    @torch.inference_mode()
+    def __call__(self, query: Features, candidates: Sequence[Features]) -> Scores:
+        if not candidates:
+            return Scores(np.empty(0, np.float32), np.empty(0, np.float32))
+        one = collate([query], self.max_locals).to(self.device)
+        batch = collate(candidates, self.max_locals).to(self.device)
+        values = self.model(one.expand(len(batch)), batch).float().cpu().numpy()
+        return Scores(values, self.calibration.probabilities(values))
+
+
+def collate(pictures: Sequence[Features], max_locals: int) -> Locals:
+    """The strongest `max_locals` locals of each picture, padded to the longest, as ETR reads them."""
+    cut = [picture.strongest(max_locals) for picture in pictures]
+    length = max(1, *(len(picture) for picture in cut))
+    count, dim = len(cut), cut[0].descriptors.shape[1]
+    descriptors = np.zeros((count, length, dim), np.float32)
+    xy = np.zeros((count, length, 2), np.float32)
+    scales = np.zeros((count, length), np.int64)
+    mask = np.zeros((count, length), bool)
+    for row, picture in enumerate(cut):
+        used = slice(0, len(picture))
+        descriptors[row, used] = picture.descriptors
+        xy[row, used] = centred(picture.keypoints, picture.image_size)
+        scales[row, used] = picture.scales
+        mask[row, used] = True
+    global_descriptors = np.stack([picture.global_descriptor for picture in cut])
+    return Locals(*(torch.from_numpy(x) for x in (descriptors, xy, scales, mask, global_descriptors)))
+
+
+def centred(keypoints: FloatArray, image_size: tuple[int, int]) -> FloatArray:
+    """Pixels (N, 2) -> units of half the longer side with the origin in the centre."""
+    size = np.array(image_size, np.float32)
+    return ((keypoints + 0.5 - size / 2) / (size.max() / 2)).astype(np.float32)
+
+
+def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]) -> None:
+    """Write a model with its configuration and calibration in the header of one safetensors file."""
+    header = {
+        "kind": "etr",
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "calibration": json.dumps(dataclasses.asdict(calibration)),
+    }
+    draft = path.with_suffix(".part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, draft, header | notes)
+    draft.replace(path)
+
+
+def read_header(path: Path) -> tuple[EtrConfig, Calibration]:
+    """The configuration and calibration inside an ETR weight file. Raises WeightsError."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        if header.get("kind") != "etr":
+            raise WeightsError(f"{path} holds no ETR: give a file that `etr train` wrote")
+        return EtrConfig(**json.loads(header["config"])), Calibration(**json.loads(header["calibration"]))
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable ETR weight file: {error}") from error

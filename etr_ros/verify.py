@@ -1,0 +1,46 @@
+"""Geometric verification of a picture pair from its local features: mutual nearest neighbours, then a robust epipolar fit."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from etr_ros.types import Features
+
+THRESHOLD_PX = 3.0
+CONFIDENCE = 0.999
+MAX_ITERATIONS = 1000
+MIN_MATCHES = 8
+
+
+def mutual_matches(a: Features, b: Features) -> NDArray[np.int64]:
+    """Pairs of locals that are each other's nearest neighbour by cosine: (M, 2) rows of `a` and of `b`."""
+    if not len(a) or not len(b):
+        return np.empty((0, 2), np.int64)
+    cosines = a.descriptors @ b.descriptors.T
+    best_b, best_a = cosines.argmax(axis=1), cosines.argmax(axis=0)
+    rows = np.arange(len(a))
+    mutual = best_a[best_b] == rows
+    return np.stack([rows[mutual], best_b[mutual]], axis=1)
+
+
+def inliers(a: Features, b: Features) -> NDArray[np.int64]:
+    """The mutual matches that agree with one fundamental matrix (MAGSAC++): (I, 2) rows of `a` and of `b`.
+
+    Empty when there are fewer than `MIN_MATCHES` or no model is found. Deterministic: OpenCV's USAC seeds itself alike.
+    """
+    matches = mutual_matches(a, b)
+    if len(matches) < MIN_MATCHES:
+        return matches[:0]
+    model, mask = cv2.findFundamentalMat(
+        a.keypoints[matches[:, 0]],
+        b.keypoints[matches[:, 1]],
+        cv2.USAC_MAGSAC,
+        THRESHOLD_PX,
+        CONFIDENCE,
+        MAX_ITERATIONS,
+    )
+    if model is None or mask is None:
+        return matches[:0]
+    return matches[mask.ravel().astype(bool)]

@@ -1,0 +1,109 @@
+"""The stages together, on real maps with foreseeable features."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeExtractor, board, fake_networks  # noqa: F401
+
+from etr_ros.build import build_map
+from etr_ros.config import Config
+from etr_ros.errors import ConfigError, ImageError, MapError
+from etr_ros.pipeline import PlaceRecognizer
+from etr_ros.types import Frame, Pose, State
+
+pytestmark = pytest.mark.usefixtures("fake_networks")
+
+
+def frame(upper: int, lower: int, number: int = 0, x_m: float | None = None, noise: int = 0) -> Frame:
+    pose = None if x_m is None else Pose((x_m, 0.0, 0.0))
+    return Frame(board(upper, lower, noise), number, f"{number}.png", "survey", pose)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Path:
+    """Places 0 and 1 have the same upper half, place 2 is another."""
+    frames = [frame(1, 1, 0, 0.0), frame(1, 2, 1, 50.0), frame(3, 3, 2, 100.0)]
+    build_map(frames, tmp_path / "map", Config())
+    return tmp_path / "map"
+
+
+def test_re_ranking_decides_between_places_that_retrieval_confuses(town: Path) -> None:
+    match = PlaceRecognizer.open(town).query(frame(1, 2, noise=5))
+    assert match.best is not None and match.best.place.place_id == 1
+    assert match.state is State.LOCALIZED
+    assert [c.place.place_id for c in match.candidates][0] == 1
+    assert {"extract", "retrieve", "rerank", "decide"} <= set(match.stage_ms)
+    scores = [c.etr_score for c in match.candidates]
+    assert scores == sorted(scores, reverse=True)  # type: ignore[type-var]
+
+
+def test_an_unknown_place_is_unknown_and_every_candidate_says_why_not(town: Path) -> None:
+    match = PlaceRecognizer.open(town).query(frame(8, 8))
+    assert match.state is State.UNKNOWN and match.best is None
+    assert all(c.reason and not c.accepted for c in match.candidates)
+
+
+def test_without_a_re_ranker_the_retrieval_order_stays(town: Path) -> None:
+    match = PlaceRecognizer.open(town, Config().replace(**{"rerank.name": "none"})).query(frame(3, 3))
+    cosines = [c.retrieval_score for c in match.candidates]
+    assert cosines == sorted(cosines, reverse=True)
+    assert match.candidates[0].place.place_id == 2 and match.candidates[0].etr_score is None
+
+
+def test_a_query_changes_nothing(town: Path) -> None:
+    recognizer = PlaceRecognizer.open(town)
+    before = recognizer.info, recognizer.query(frame(1, 1)).candidates
+    recognizer.query(frame(3, 3))
+    assert (recognizer.info, recognizer.query(frame(1, 1)).candidates) == before
+
+
+def test_only_places_before_are_candidates(town: Path) -> None:
+    match = PlaceRecognizer.open(town).query(frame(3, 3), places_before=2)
+    assert {c.place.place_id for c in match.candidates} == {0, 1}
+    assert PlaceRecognizer.open(town).query(frame(3, 3), places_before=0).candidates == ()
+
+
+def test_top_k_is_live_and_the_extractor_is_not(town: Path) -> None:
+    recognizer = PlaceRecognizer.open(town)
+    recognizer.configure(Config().replace(**{"retrieval.top_k": 2}))
+    assert len(recognizer.query(frame(1, 1)).candidates) == 2
+    with pytest.raises(ConfigError, match="extractor cannot change"):
+        recognizer.configure(Config().replace(**{"extractor.max_keypoints": 64}))
+
+
+def test_a_map_of_another_configuration_is_refused_with_the_difference(town: Path) -> None:
+    with pytest.raises(MapError, match="max_keypoints 512 instead of 64"):
+        PlaceRecognizer.open(town, Config().replace(**{"extractor.max_keypoints": 64}))
+
+
+def test_a_map_of_other_weights_is_refused(town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = FakeExtractor.__init__
+
+    def retrained(self: FakeExtractor, config: Config) -> None:
+        make(self, config)
+        self.spec = dataclasses.replace(self.spec, weights="retrained")
+
+    monkeypatch.setattr(FakeExtractor, "__init__", retrained)
+    with pytest.raises(MapError, match="weights fake instead of retrained"):
+        PlaceRecognizer.open(town)
+
+
+def test_a_picture_of_nothing_is_an_image_error(town: Path) -> None:
+    with pytest.raises(ImageError):
+        PlaceRecognizer.open(town).query(Frame(np.zeros((64, 64, 3), np.uint8), 0))
+
+
+def test_pictures_of_nothing_are_left_out_of_a_map_and_named(tmp_path: Path) -> None:
+    lost: list[str] = []
+    blank = Frame(np.zeros((64, 64, 3), np.uint8), 0, "blank.png")
+    info = build_map([blank, frame(1, 1)], tmp_path / "map", Config(), skipped=lambda f, why: lost.append(f.name))
+    assert info.places == 1 and lost == ["blank.png"]
+
+
+def test_a_map_of_one_place_answers(tmp_path: Path) -> None:
+    build_map([frame(1, 1)], tmp_path / "map", Config())
+    assert PlaceRecognizer.open(tmp_path / "map").query(frame(1, 1, noise=3)).best is not None
