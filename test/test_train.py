@@ -1,0 +1,177 @@
+"""Training: pairs from maps, the loop, resuming, calibration, and data that cannot be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import SPEC, make_features, make_frame, unit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etr_ros.database import MapWriter, PlaceMap
+from etr_ros.errors import DataError, WeightsError
+from etr_ros.etr import ETR, EtrConfig
+from etr_ros.train import loop
+from etr_ros.train.augment import augment
+from etr_ros.train.codebook import whitening
+from etr_ros.train.loop import TrainConfig
+from etr_ros.train.pairs import PairSet, Source, collect, read_overlaps
+from etr_ros.types import Features
+
+MODEL = EtrConfig(local_dim=8, max_locals=40, max_tokens=24, width=16, heads=2, ffn_width=32, blocks=1)
+CONFIG = TrainConfig(steps=12, anchors=6, negatives=2, warmup_steps=2, validate_every=6, validation_queries=20)
+
+
+def quiet(*_: object) -> None:
+    pass
+
+
+def seen_again(features: Features, seed: int) -> Features:
+    """The same place a moment later: keypoints moved alike, descriptors a little changed."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(scale=0.02, size=features.descriptors.shape)
+    return Features(
+        features.keypoints * 0.98 + rng.uniform(0, 8, 2).astype(np.float32),
+        features.scores,
+        unit(features.descriptors + noise),
+        features.scales,
+        features.image_size,
+        unit(features.global_descriptor + rng.normal(scale=0.1, size=features.global_descriptor.shape)),
+    )
+
+
+def write_source(path: Path, seed: int, places: int = 6) -> Source:
+    """An environment that shows each of its places in two frames, one after the other."""
+    with MapWriter(path, SPEC, "exact", {}, thumbnail_px=0) as writer:
+        for place in range(places):
+            features = make_features(1000 * seed + place)
+            frame = make_frame(20 * place)
+            writer.add(frame, features)
+            writer.add(dataclasses.replace(frame, name=frame.name + "#1"), seen_again(features, place + 7))
+            writer.add(make_frame(20 * place + 1), seen_again(features, place))
+        writer.commit()
+    return Source(PlaceMap(path), None)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> PairSet:
+    return collect([write_source(tmp_path / "a", 1), write_source(tmp_path / "b", 2)], 40, quiet)
+
+
+def test_pairs_are_found_by_verification(pairs: PairSet) -> None:
+    assert len(pairs.copies) == 24 and len(pairs.locals) == 36
+    for p in range(24):
+        assert pairs.positives[p].tolist() == [p ^ 1]  # frames 0 and 1, 2 and 3, ... show one place
+        assert set(pairs.lookalikes[p]) == set(range(12, 24) if p < 12 else range(12))
+    assert [len(rows) for rows in pairs.copies[:4]] == [2, 1, 2, 1]
+
+
+def test_known_overlap_decides_where_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("file_a,file_b,overlap\n0000.jpg,0020.jpg,0.8\n0000.jpg,0040.jpg,0.1\n")
+    a = write_source(tmp_path / "a", 1)
+    known = Source(a.place_map, read_overlaps(tmp_path / "pairs.csv"))
+    found = collect([known, write_source(tmp_path / "b", 2)], 40, quiet)
+    names = list(dict.fromkeys(place.name.split("#")[0] for place in a.place_map.places))
+    assert found.positives[names.index("0000.jpg")].tolist() == [names.index("0020.jpg")]
+    assert found.positives[names.index("0040.jpg")].tolist() == []
+
+
+def test_one_environment_without_poses_has_no_negatives(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="more than one environment"):
+        collect([write_source(tmp_path / "a", 1)], 40, quiet)
+
+
+def test_a_wrong_overlap_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="file_a,file_b,overlap"):
+        read_overlaps(tmp_path / "pairs.csv")
+
+
+def test_samples_hold_one_positive_a_group(pairs: PairSet) -> None:
+    rows_a, rows_b, labels = loop.sample(pairs, CONFIG, step=3)
+    assert labels.view(6, 3).tolist() == [[1.0, 0.0, 0.0]] * 6
+    original = {int(row): p for p, rows in enumerate(pairs.copies) for row in rows}
+    for a, b, label in zip(rows_a.tolist(), rows_b.tolist(), labels.tolist(), strict=True):
+        assert (original[b] in pairs.positives[original[a]]) == bool(label)
+
+
+def test_training_learns(pairs: PairSet, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=150, validate_every=50)
+    _, report = loop.train(MODEL, pairs, pairs, config, tmp_path / "checkpoint.pt", quiet)
+    assert report.best.loss < 0.3
+    assert report.best.recall_at_1_etr >= 0.95
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(pairs: PairSet, tmp_path: Path) -> None:
+    whole, _ = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "whole.pt", quiet)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, *_: object) -> None:
+        if step == 9:  # after the checkpoint of step 6
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "part.pt", stop)
+    resumed, report = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "part.pt", quiet)
+    assert [entry["step"] for entry in report.history] == [6, 12]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_run_is_refused(pairs: PairSet, tmp_path: Path) -> None:
+    loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet)
+    with pytest.raises(WeightsError, match="other settings"):
+        loop.train(MODEL, pairs, pairs, dataclasses.replace(CONFIG, seed=5), tmp_path / "checkpoint.pt", quiet)
+    (tmp_path / "checkpoint.pt").write_bytes(b"noise")
+    with pytest.raises(WeightsError, match="not a readable checkpoint"):
+        loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(pairs: PairSet, tmp_path: Path) -> None:
+    start = {name: torch.full_like(tensor, float("nan")) for name, tensor in ETR(MODEL).state_dict().items()}
+    with pytest.raises(DataError, match="not finite at step 0"):
+        loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet, start)
+
+
+@settings(max_examples=20, deadline=None)
+@given(slope=st.floats(0.3, 3), offset=st.floats(-2, 2))
+def test_calibration_finds_the_true_curve(slope: float, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(-5, 5, 20000).astype(np.float32)
+    labels = (rng.random(20000) < 1 / (1 + np.exp(-(slope * scores + offset)))).astype(np.float32)
+    fitted = loop.fit_calibration(scores, labels)
+    assert fitted.slope == pytest.approx(slope, rel=0.15, abs=0.05)
+    assert fitted.offset == pytest.approx(offset, abs=0.25)
+
+
+def test_calibration_of_separable_scores_is_finite() -> None:
+    fitted = loop.fit_calibration(np.array([-3, -2, 2, 3], np.float32), np.array([0, 0, 1, 1], np.float32))
+    assert np.isfinite([fitted.slope, fitted.offset]).all() and fitted.slope > 0
+
+
+def test_learning_rate_warms_up_and_decays() -> None:
+    config = TrainConfig(steps=1000, warmup_steps=100)
+    factors = [loop.learning_rate_factor(step, config) for step in range(1000)]
+    assert factors[0] == pytest.approx(0.01)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_augmentation_depends_on_the_generator_only() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    first, again, other = (augment(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == image.shape and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_full_whitening_gives_unit_covariance() -> None:
+    x = (np.random.default_rng(0).normal(size=(500, 6)) * [1, 2, 3, 4, 5, 6]).astype(np.float32)
+    mean, projection = whitening(x, dim=4, power=0.5)
+    np.testing.assert_allclose(np.cov(projection @ (x - mean).T), np.eye(4), atol=0.02)
