@@ -1,0 +1,78 @@
+"""`etr build-map`: make a map of a folder of pictures or of a bag."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etr_ros.cli.options import add_config_options, config_from
+from etr_ros.cli.progress import size_text, track
+from etr_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from etr_ros.datasets import FrameSource
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "build-map",
+        help="make a map of a folder of pictures or of a bag",
+        description="Make a map. Which pictures become places is set by keyframe.distance_m, keyframe.angle_deg and "
+        "keyframe.period_s; without poses and with period 0, all do.\nA map that is at OUTPUT already is replaced when "
+        "the new one is complete.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures (jpg, png, bmp, webp, tif)")
+    source.add_argument("--bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file")
+    parser.add_argument(
+        "--poses",
+        type=Path,
+        metavar="FILE",
+        help="poses of --images: TUM (stamp x y z qx qy qz qw), or CSV with the header "
+        "file,x_m,y_m[,z_m][,qx,qy,qz,qw or ,yaw_rad][,stamp_ns]",
+    )
+    parser.add_argument("--image-topic", metavar="TOPIC", help="topic of --bag, raw or compressed images")
+    parser.add_argument(
+        "--pose-topic", metavar="TOPIC", help="topic of --bag: Odometry, PoseStamped or PoseWithCovarianceStamped"
+    )
+    parser.add_argument("--session", default="", metavar="NAME", help="name of the drive (default: that of the source)")
+    parser.add_argument("--output", type=Path, required=True, metavar="MAP", help="folder of the map")
+    add_config_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the map and say what is in it. Raises EtrError."""
+    config = config_from(args)
+    source = _source(args)
+
+    from etr_ros.build import build_map
+    from etr_ros.keyframes import select
+
+    start = time.monotonic()
+    info = build_map(select(track(source, "map"), config.keyframe), args.output, config, skipped=source.reject)
+    for note in source.notes():
+        print(note)
+    poses = f"with poses in frame {info.frame_id}" if info.has_poses else "without poses"
+    print(
+        f"{args.output}: {info.places} places of {source.read} pictures, {poses}, {size_text(info.size_bytes)}, "
+        f"built in {time.monotonic() - start:.1f} s"
+    )
+    return 0
+
+
+def _source(args: argparse.Namespace) -> FrameSource:
+    if args.images is not None:
+        if args.image_topic or args.pose_topic:
+            raise ConfigError("--image-topic and --pose-topic go with --bag, not with --images")
+        from etr_ros.datasets import ImageFolder
+
+        return ImageFolder(args.images, args.poses, args.session)
+    if args.poses:
+        raise ConfigError("--poses goes with --images; a bag has a --pose-topic")
+    from etr_ros.bags import BagImages
+
+    return BagImages(args.bag, args.image_topic or "", args.pose_topic, args.session)

@@ -1,0 +1,62 @@
+"""`etr info`: what is in a map and how it was made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from etr_ros.cli.progress import size_text
+
+if TYPE_CHECKING:
+    from etr_ros.database import MapInfo
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("info", help="show what is in a map and how it was made")
+    parser.add_argument("map", type=Path, metavar="MAP", help="folder of the map")
+    parser.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the manifest. Raises MapError."""
+    from etr_ros.database import read_info
+
+    info = read_info(args.map)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(info) | {"size_bytes": info.size_bytes}, indent=2))
+        return 0
+    rows = _rows(info)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}}  {value}")
+    return 0
+
+
+def _rows(info: MapInfo) -> list[tuple[str, str]]:
+    features = info.features
+    parameters = ", ".join(f"{name} {value}" for name, value in info.index_parameters.items())
+    return [
+        ("map", info.path),
+        ("id", info.map_id),
+        ("places", str(info.places)),
+        ("sessions", ", ".join(session or "(no name)" for session in info.sessions)),
+        ("poses", f"in frame {info.frame_id}" if info.has_poses else "none"),
+        ("local features", f"{info.locals} of {features.extractor}, {features.local_dim} values each"),
+        ("global descriptor", f"{features.global_descriptor}, {features.global_dim} values"),
+        ("weights", features.weights),
+        ("index", info.index + (f" ({parameters})" if parameters else "")),
+        ("metric", info.metric),
+        ("size", size_text(info.size_bytes)),
+        ("created", info.created),
+        ("format version", str(info.format_version)),
+        *(
+            (f"{section}.{name}", str(value) or "''")
+            for section, values in info.config.items()
+            for name, value in values.items()
+        ),
+    ]

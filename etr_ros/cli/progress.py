@@ -1,0 +1,28 @@
+"""Progress bars and sizes for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etr_ros.datasets import FrameSource
+    from etr_ros.types import Frame
+
+
+def track(source: FrameSource, what: str) -> Iterable[Frame]:
+    """The frames of `source`, with a bar on stderr that shows rate and time left; silent when stderr is no terminal."""
+    from tqdm import tqdm
+
+    bar: Iterable[Frame] = tqdm(source, desc=what, total=source.expected, unit=" pictures", disable=None)
+    return bar
+
+
+def size_text(size_bytes: int) -> str:
+    """Such as "12.3 MB"."""
+    size, unit = float(size_bytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
