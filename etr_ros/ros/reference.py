@@ -1,0 +1,73 @@
+"""The reference page of the node, made from code: `python -m etr_ros.ros.reference docs/reference.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from etr_ros.config import Option
+from etr_ros.ros.interfaces import PUBLISHED, SERVICES, SUBSCRIBED, Endpoint
+from etr_ros.ros.parameters import allowed, node_options
+
+_INTRODUCTION = """\
+# Topics, services and parameters of the node
+
+Made from the code by `python -m etr_ros.ros.reference docs/reference.md`; a test compares the two.
+The node is called `etr`; `~` stands for its name, so `~/match` is `/etr/match` unless it runs in a namespace.
+The fields of every message and service are described in `etr_ros_msgs/`.
+"""
+
+_PARAMETERS = """\
+A value marked *live* may be changed while the node runs (`ros2 param set /etr retrieval.top_k 5`); the others are
+read-only and are given at start, in a parameter file or with `--ros-args -p node.map:=FOLDER`.
+"""
+
+
+def reference() -> str:
+    """The page as Markdown."""
+    return (
+        "\n".join(
+            [
+                _INTRODUCTION,
+                "## Published topics\n",
+                _table(("topic", "type", "what"), map(_endpoint_row, PUBLISHED)),
+                "## Subscribed topics\n",
+                _table(("parameter that names it", "type", "what"), map(_endpoint_row, SUBSCRIBED)),
+                "## Services\n",
+                _table(("service", "type", "what"), map(_endpoint_row, SERVICES)),
+                "## Parameters\n",
+                _PARAMETERS,
+                _table(("parameter", "default", "allowed", "live", "what"), map(_option_row, node_options())),
+            ]
+        ).rstrip("\n")
+        + "\n"
+    )
+
+
+def _endpoint_row(endpoint: Endpoint) -> tuple[str, ...]:
+    return f"`{endpoint.name}`", f"`{endpoint.type_name}`", endpoint.help
+
+
+def _option_row(option: Option) -> tuple[str, ...]:
+    default = str(option.value).lower() if option.kind is bool else str(option.value)
+    shown = f"`{default}`" if default else "empty"
+    return f"`{option.name}`", shown, allowed(option), "live" if option.live else "", option.help
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page to the file named, or to the terminal."""
+    if arguments:
+        Path(arguments[0]).write_text(reference(), encoding="utf-8")
+    else:
+        sys.stdout.write(reference())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
