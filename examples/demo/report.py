@@ -1,0 +1,131 @@
+"""What the node recognised: counted, printed, drawn."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from etr_ros.database import PlaceMap
+from etr_ros.types import Frame, Place, Pose
+from etr_ros_msgs.msg import PlaceCandidate, PlaceMatch
+from examples.simulator.plot import JudgedMatch, plot_sheet
+
+SHEET_PAIRS = 18
+STATES = {PlaceMatch.STATE_UNKNOWN: "unknown", PlaceMatch.STATE_LOCALIZED: "localized", PlaceMatch.STATE_AMBIGUOUS: "ambiguous"}
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A published frame and the node's message about it; None when the node dropped the frame for a newer one."""
+
+    frame: Frame
+    match: PlaceMatch | None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Whether two true poses show the same place."""
+
+    same_place: Callable[[Pose, Pose], bool]
+
+    def is_right(self, frame: Frame, place: Place) -> bool:
+        return bool(frame.pose and place.pose and self.same_place(frame.pose, place.pose))
+
+    def is_mapped(self, frame: Frame, places: Sequence[Place]) -> bool:
+        """Whether any place of the map shows what this frame shows."""
+        return any(self.is_right(frame, place) for place in places)
+
+
+def report(answers: list[Answer], map_path: Path, output: Path, judge: Judge | None) -> list[JudgedMatch]:
+    """Print and save the result; the accepted best matches, judged right or wrong when there is a `judge`."""
+    place_map = PlaceMap(map_path)
+    answered = [answer for answer in answers if answer.match is not None]
+    summary: dict[str, object] = {"images": len(answers), "answered": len(answered), "dropped": len(answers) - len(answered)}
+    summary |= {"states": {name: sum(a.match.state == state for a in answered) for state, name in STATES.items()}}
+    accepted = [(a, a.match.candidates[0]) for a in answered if a.match.candidates and a.match.candidates[0].accepted]
+    matches = [_judged(answer, candidate, place_map, judge) for answer, candidate in accepted]
+    if judge:
+        summary |= _recall(answered, place_map, judge)
+        summary |= {"accepted": len(matches), "accepted_wrong": sum(not match.is_right for match in matches)}
+    else:
+        summary |= {"accepted": len(matches)}
+    summary |= {"stage_ms": _stages(answered)}
+    _print(summary)
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _write_csv(output / "matches.csv", answered)
+    print(f"every answer:         {output / 'matches.csv'}")
+    if matches:
+        shown = sorted(matches, key=lambda match: match.is_right)  # wrong ones are always on the sheet
+        wrong = [m for m in shown if not m.is_right][: SHEET_PAIRS // 2]
+        right = [m for m in shown if m.is_right]
+        spread = np.unique(np.linspace(0, len(right) - 1, SHEET_PAIRS - len(wrong)).astype(int)) if right else []
+        plot_sheet(output / "matches.png", wrong + [right[i] for i in spread])
+        print(f"picture pairs:        {output / 'matches.png'}")
+    return matches
+
+
+def _judged(answer: Answer, candidate: PlaceCandidate, place_map: PlaceMap, judge: Judge | None) -> JudgedMatch:
+    place = place_map.places[candidate.place_id]
+    thumbnail = place_map.thumbnail(candidate.place_id)
+    assert thumbnail is not None
+    right = judge.is_right(answer.frame, place) if judge else True
+    caption = f"{answer.frame.name}  ETR {candidate.etr_score:.1f}  p {candidate.probability:.2f}"
+    return JudgedMatch(answer.frame, Frame(thumbnail, place.stamp_ns, place.name, place.session, place.pose), right, caption)
+
+
+def _recall(answered: list[Answer], place_map: PlaceMap, judge: Judge) -> dict[str, object]:
+    mapped = [a for a in answered if judge.is_mapped(a.frame, place_map.places)]
+
+    def recall(first: Callable[[Sequence[PlaceCandidate]], PlaceCandidate]) -> float:
+        right = [judge.is_right(a.frame, place_map.places[first(a.match.candidates).place_id]) for a in mapped]
+        return float(np.mean(right)) if right else float("nan")
+
+    return {
+        "queries_in_the_map": len(mapped),
+        "recall_at_1_before_etr": recall(lambda candidates: max(candidates, key=lambda c: c.retrieval_score)),
+        "recall_at_1_after_etr": recall(lambda candidates: candidates[0]),
+    }
+
+
+def _stages(answered: list[Answer]) -> dict[str, dict[str, float]]:
+    times: dict[str, list[float]] = {}
+    for answer in answered:
+        for stage in answer.match.stages:
+            times.setdefault(stage.name, []).append(stage.duration_ms)
+        times.setdefault("stamp to match", []).append(answer.match.age_ms)
+    return {
+        name: {"median": round(float(np.median(values)), 1), "p95": round(float(np.percentile(values, 95)), 1)}
+        for name, values in times.items()
+    }
+
+
+def _print(summary: dict[str, object]) -> None:
+    states = ", ".join(f"{count} {name}" for name, count in summary["states"].items())  # type: ignore[attr-defined]
+    print(f"\nimages published:     {summary['images']} ({summary['dropped']} dropped for a newer one)")
+    print(f"answers:              {summary['answered']}: {states}")
+    if "queries_in_the_map" in summary:
+        before, after = summary["recall_at_1_before_etr"], summary["recall_at_1_after_etr"]
+        print(f"in the map:           {summary['queries_in_the_map']} queries show a mapped place")
+        print(f"Recall@1 of these:    {before:.3f} retrieval order -> {after:.3f} after ETR")
+        print(f"accepted matches:     {summary['accepted']}, of these wrong: {summary['accepted_wrong']}")
+    else:
+        print(f"accepted matches:     {summary['accepted']}")
+    print("milliseconds:         " + f"{'stage':<16}{'median':>8}{'p95':>8}")
+    for name, values in summary["stage_ms"].items():  # type: ignore[attr-defined]
+        print(" " * 22 + f"{name:<16}{values['median']:>8}{values['p95']:>8}")
+    print()
+
+
+def _write_csv(path: Path, answered: list[Answer]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "state", "rank", "place", "retrieval_score", "etr_score", "probability", "accepted", "reason"])
+        for answer in answered:
+            for rank, c in enumerate(answer.match.candidates, 1):
+                scores = [f"{value:.4f}" for value in (c.retrieval_score, c.etr_score, c.probability)]
+                writer.writerow([answer.frame.name, STATES[answer.match.state], rank, c.name, *scores, c.accepted, c.reason])

@@ -1,0 +1,4 @@
+"""A simulated robot in a 3-D world with true poses: for the demo, for training pictures, and for tests.
+
+world -> plan_rounds -> drive -> write_bag
+"""
