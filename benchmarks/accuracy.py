@@ -2,14 +2,14 @@
 
     python benchmarks/accuracy.py --set NAME DATABASE QUERY GROUND_TRUTH [--set ...] --work DIR --output docs/results.md
 
-Each set is a folder of database pictures, a folder of queries and a CSV of positive pairs (`query,database`). The map of a
-set is built once and shared, so that all re-rankers see the same candidates.
+Each set is a folder of database pictures, a folder of queries and a CSV of positive pairs (`query,database`). The map
+of a set is built once and shared, so that all re-rankers see the same candidates.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +29,12 @@ def main() -> int:
     """Measure, write the page; exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--set", action="append", nargs=4, required=True, dest="sets", metavar=("NAME", "DATABASE", "QUERY", "GROUND_TRUTH")
+        "--set",
+        action="append",
+        nargs=4,
+        required=True,
+        dest="sets",
+        metavar=("NAME", "DATABASE", "QUERY", "GROUND_TRUTH"),
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for maps and results")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
@@ -59,19 +64,22 @@ def page(rows: list[tuple[str, str, dict]], args: argparse.Namespace) -> str:  #
     lines = [
         "# Measurements",
         "",
-        f"Measured on {datetime.date.today().isoformat()}, {args.threads} CPU threads, PyTorch {torch.__version__}, by",
+        f"Measured on {dt.date.today().isoformat()}, {args.threads} CPU threads, PyTorch {torch.__version__}, by",
         "",
         f"    python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}",
         "",
-        f"Re-ranking the same top {args.top_k} on identical features. Recall at 100 % precision: the share of queries that can be",
-        "accepted by a threshold on the best score without one wrong match.",
+        f"Re-ranking the same top {args.top_k} on identical features. Recall at 100 % precision: the share of queries",
+        "that can be accepted by a threshold on the best score without one wrong match.",
         "",
-        "| test set | queries | re-ranking | Recall@1 | Recall@5 | Recall@10 | recall at 100 % precision | re-ranking, median ms |",
+        (
+            "| test set | queries | re-ranking | Recall@1 | Recall@5 | Recall@10 | recall at 100 % precision "
+            "| re-ranking, median ms |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, reranker, result in rows:
         ranked = result["reranked" if reranker != "none" else "retrieval"]
-        values = " | ".join(f"{100 * ranked[key]:.1f} %" for key in ("recall_at_1", "recall_at_5", "recall_at_10", "recall_at_full_precision"))
+        values = " | ".join(f"{100 * ranked[f'recall_at_{at}']:.1f} %" for at in ("1", "5", "10", "full_precision"))
         milliseconds = result["timing"]["query_ms"]["rerank"]["p50"]
         lines.append(f"| {name} | {result['queries_with_positive']} | {reranker} | {values} | {milliseconds:.0f} |")
     return "\n".join(lines) + "\n"

@@ -55,8 +55,8 @@ def main() -> int:
                 seed = int.from_bytes(hashlib.sha256(f"{args.seed}/{file.name}".encode()).digest()[:8], "little")
                 changed = augment(cv2.imread(str(file)).astype(np.uint8), np.random.default_rng(seed))
                 cv2.imwrite(str(folders["query_changed"] / file.name), changed)
-                near = [sequence[n] for n in range(number - TOLERANCE, number + TOLERANCE + 1) if n in sequence and n % STRIDE == 0]
-                truth += [(file.name, other.name) for other in near]
+                near = range(number - TOLERANCE, number + TOLERANCE + 1)
+                truth += [(file.name, sequence[n].name) for n in near if n in sequence and n % STRIDE == 0]
     with (args.output / "ground_truth.csv").open("w", newline="") as output:
         csv.writer(output).writerows([("query", "database"), *truth])
     print(f"{args.output}: {len({query for query, _ in truth})} queries have a place in the database")

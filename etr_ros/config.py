@@ -38,7 +38,9 @@ def _option(
 class ComputeConfig:
     """Where the networks run."""
 
-    device: str = _option("auto", "Device of the networks; auto takes CUDA when there is one", choices=("auto", "cpu", "cuda"))
+    device: str = _option(
+        "auto", "Device of the networks; auto takes CUDA when there is one", choices=("auto", "cpu", "cuda")
+    )
     threads: int = _option(0, "CPU threads of the networks; 0 takes one per core", low=0, high=256)
 
 
@@ -46,16 +48,22 @@ class ComputeConfig:
 class ExtractorConfig:
     """How a picture becomes features. A map remembers these values; a query must use the same."""
 
-    name: str = _option("xfeat", "Local features", choices=("xfeat", "superpoint", "delg-lite", "delg-r50", "delg-r101"))
+    name: str = _option(
+        "xfeat", "Local features", choices=("xfeat", "superpoint", "delg-lite", "delg-r50", "delg-r101")
+    )
     global_name: str = _option(
         "auto",
         "Global descriptor; auto takes the one that goes with the local features",
         choices=("auto", "vlad", "delg"),
     )
-    global_weights: str = _option("", "Weight file of the global descriptor (see `etr fit-vlad`); empty takes the registered one")
+    global_weights: str = _option(
+        "", "Weight file of the global descriptor (see `etr fit-vlad`); empty takes the registered one"
+    )
     weights: str = _option("", "Weight file of the local features; empty takes the registered one (see `etr weights`)")
     max_keypoints: int = _option(512, "Local features kept per picture, strongest first", low=16, high=8192)
-    max_side_px: int = _option(640, "Pictures with a longer side are shrunk to this before extraction", low=64, high=4096)
+    max_side_px: int = _option(
+        640, "Pictures with a longer side are shrunk to this before extraction", low=64, high=4096
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,9 @@ class RerankConfig:
     """How candidates are put in order."""
 
     name: str = _option("etr-s", "Re-ranker: a registered name, a weight file (.safetensors), or none")
-    max_locals: int = _option(0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096)
+    max_locals: int = _option(
+        0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
+    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,9 @@ class KeyframeConfig:
 
     distance_m: float = _option(0.5, "Distance to the last keyframe in metres (needs poses)", low=0.0, high=1e4)
     angle_deg: float = _option(20.0, "Turn since the last keyframe in degrees (needs poses)", low=0.0, high=180.0)
-    period_s: float = _option(0.0, "Time since the last keyframe in seconds; 0 turns the rule off when there are poses", low=0.0, high=1e6)
+    period_s: float = _option(
+        0.0, "Time since the last keyframe in seconds; 0 turns the rule off when there are poses", low=0.0, high=1e6
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +209,7 @@ class Option:
     live: bool
 
     @property
-    def kind(self) -> type:
+    def kind(self) -> type[Scalar]:
         return type(self.value)
 
     def check(self, value: Any) -> Scalar:
@@ -209,9 +221,11 @@ class Option:
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}, not '{value}'")
         # `not (low <= value)` also refuses NaN
-        if (self.low is not None and not value >= self.low) or (self.high is not None and not value <= self.high):
+        if isinstance(value, (int, float)) and (
+            (self.low is not None and not value >= self.low) or (self.high is not None and not value <= self.high)
+        ):
             raise ConfigError(f"{self.name} must be between {self.low:g} and {self.high:g}, not {value}")
-        return value  # type: ignore[no-any-return]
+        return value
 
     def parse(self, text: str) -> Scalar:
         """A value typed on a command line. Raises ConfigError."""
@@ -257,9 +271,8 @@ def _construct(kind: type, checked: Mapping[str, Scalar], prefix: str) -> Any:
     for entry in dataclasses.fields(default):
         value = getattr(default, entry.name)
         name = prefix + entry.name
-        arguments[entry.name] = (
-            _construct(type(value), checked, name + ".") if dataclasses.is_dataclass(value) else checked.get(name, value)
-        )
+        section = dataclasses.is_dataclass(value)
+        arguments[entry.name] = _construct(type(value), checked, name + ".") if section else checked.get(name, value)
     return kind(**arguments)
 
 

@@ -58,7 +58,9 @@ class FeatureSpec:
     def difference(self, other: FeatureSpec) -> str:
         """The values in which the two differ, in words; empty when there are none."""
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return ", ".join(f"{name} {mine[name]} instead of {theirs[name]}" for name in mine if mine[name] != theirs[name])
+        return ", ".join(
+            f"{name} {mine[name]} instead of {theirs[name]}" for name in mine if mine[name] != theirs[name]
+        )
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,9 @@ class MapWriter:
     Use as a context manager: leaving it without `commit` removes what was written.
     """
 
-    def __init__(self, path: Path, spec: FeatureSpec, index: str, config: dict[str, Any], thumbnail_px: int = 240) -> None:
+    def __init__(
+        self, path: Path, spec: FeatureSpec, index: str, config: dict[str, Any], thumbnail_px: int = 240
+    ) -> None:
         """`thumbnail_px` is the longer side of the stored thumbnails; 0 stores none. Raises MapError."""
         if path.exists() and not path.is_dir():
             raise MapError(f"{path} is a file: give another --output")
@@ -241,7 +245,9 @@ class MapWriter:
     def __enter__(self) -> MapWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
         if not self._committed():
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -273,7 +279,10 @@ class MapWriter:
             self._write_thumbnail(place_id, frame.image)
 
     def commit(self) -> MapInfo:
-        """Train the index, make the map visible at its path and remove the one it replaces. Raises MapError when empty."""
+        """Train the index, make the map visible at its path and remove the one it replaces.
+
+        Raises MapError when it is empty.
+        """
         if not self._globals:
             raise MapError("no picture could be used, so there is no map: check the pictures and the topic")
         index, parameters = retrieval.build_index(self._kind, np.stack(self._globals))

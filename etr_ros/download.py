@@ -17,7 +17,7 @@ from etr_ros.errors import WeightsError
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30.0
 
-Progress = Callable[[int, int], None]  # bytes that are here, bytes in total
+Progress = Callable[[int, int], object]  # bytes that are here, bytes in total
 
 
 def download(url: str, target: Path, sha256: str, size: int, progress: Progress | None = None) -> None:

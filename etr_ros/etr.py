@@ -1,5 +1,7 @@
-"""ETR, the re-ranking transformer (Zhang et al., "ETR: An Efficient Transformer for Re-ranking in Visual Place Recognition",
-WACV 2023): one similarity score for a pair of pictures from their descriptors. Nothing but the model: no I/O, no device choice.
+"""ETR, the re-ranking transformer: one similarity score for a pair of pictures from their descriptors.
+
+Zhang et al., "ETR: An Efficient Transformer for Re-ranking in Visual Place Recognition", WACV 2023.
+Nothing but the model: no I/O, no device choice.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class EtrConfig:
     def __post_init__(self) -> None:
         if self.tokens not in TOKENS or self.attention not in ATTENTIONS:
             raise ValueError(f"tokens must be one of {TOKENS} and attention one of {ATTENTIONS}")
-        if min(self.local_dim, self.scales, self.max_locals, self.max_tokens, self.blocks, self.heads, self.ffn_width) < 1:
+        counts = self.local_dim, self.scales, self.max_locals, self.max_tokens, self.blocks, self.heads, self.ffn_width
+        if min(counts) < 1:
             raise ValueError("sizes must be at least 1")
         if self.width < 1 or self.width % self.heads:
             raise ValueError("width must be a multiple of heads")
@@ -119,7 +122,7 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -140,7 +143,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention inside each picture, then cross-attention between the two, both with weights shared by the pictures."""
+    """Self-attention inside each picture, then cross-attention between the two; the pictures share the weights."""
 
     def __init__(self, config: EtrConfig) -> None:
         super().__init__()
@@ -164,7 +167,7 @@ class DescriptorTokens(nn.Module):
         self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
 
     def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return *self._embed(a), *self._embed(b)  # type: ignore[return-value]
+        return *self._embed(a), *self._embed(b)
 
     def _embed(self, x: Locals) -> tuple[Tensor, Tensor]:
         tokens = self.local(x.descriptors) + self.scale(x.scales.long()) + self.segment.weight[0]  # (B, L, W)
@@ -173,9 +176,9 @@ class DescriptorTokens(nn.Module):
 
 class CorrelationTokens(nn.Module):
     """What geometric verification looks at, as tokens: of each local its `BEST` highest cosines in the other picture,
-    the margin between the first two, whether the best match is mutual, where it is, where its match is and how far apart
-    the two lie (Fourier features), and the embedding of its scale. Only the best matching locals of each picture become
-    tokens, mutual matches first. Global token as in `DescriptorTokens`."""
+    the margin between the first two, whether the best match is mutual, where it is, where its match is and how far
+    apart the two lie (Fourier features), and the embedding of its scale. Only the best matching locals of each picture
+    become tokens, mutual matches first. Global token as in `DescriptorTokens`."""
 
     BEST = 3
     FREQUENCIES = 4
@@ -192,11 +195,11 @@ class CorrelationTokens(nn.Module):
 
     def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         best_ab, best_ba = self._best(a, b), self._best(b, a)
-        return *self._embed(a, b, best_ab, best_ba), *self._embed(b, a, best_ba, best_ab)  # type: ignore[return-value]
+        return *self._embed(a, b, best_ab, best_ba), *self._embed(b, a, best_ba, best_ab)
 
     def _best(self, x: Locals, other: Locals) -> tuple[Tensor, Tensor]:
-        """Of each local of `x` its `BEST` largest cosines in `other`, (B, L, BEST), padded with -1 when there are fewer,
-        and the row of the best, (B, L)."""
+        """Of each local of `x` its `BEST` largest cosines in `other`, (B, L, BEST), padded with -1 when there are
+        fewer, and the row of the best, (B, L)."""
         cosines = x.descriptors @ other.descriptors.transpose(1, 2)  # (B, L, L_other)
         if not other.mask.all():
             cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)

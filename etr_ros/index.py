@@ -1,4 +1,7 @@
-"""Retrieval: nearest places by global descriptor, with FAISS. The metric is the inner product of L2-normalised vectors."""
+"""Retrieval: nearest places by global descriptor, with FAISS.
+
+The metric is the inner product of L2-normalised vectors.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +61,8 @@ def read_index(path: Path, places: int, size: int) -> faiss.Index:
         raise MapError(f"the FAISS index {path} is damaged ({_first_line(error)}): build the map again") from error
     if index.ntotal != places or index.d != size:
         raise MapError(
-            f"the FAISS index {path} holds {index.ntotal} vectors of {index.d} values, the manifest says {places} of {size}: "
-            "build the map again"
+            f"the FAISS index {path} holds {index.ntotal} vectors of {index.d} values, "
+            f"the manifest says {places} of {size}: build the map again"
         )
     return index
 

@@ -49,7 +49,8 @@ class PlaceRecognizer:
         difference = place_map.info.features.difference(extractor.spec)
         if difference:
             raise MapError(
-                f"the map {map_path} was made with {difference}: use the map's configuration (see `etr info`) or build it again"
+                f"the map {map_path} was made with {difference}: "
+                "use the map's configuration (see `etr info`) or build it again"
             )
         scorer = rerank.load(config.rerank.name, config.extractor.name, extractor.device, config.rerank.max_locals)
         return PlaceRecognizer(place_map, extractor, scorer, config)
@@ -64,8 +65,12 @@ class PlaceRecognizer:
         return self._map.places
 
     def configure(self, config: Config) -> None:
-        """Take over values that may change while running (`live` in config.py). Raises ConfigError for any other change."""
-        fixed = [section for section in ("compute", "extractor", "rerank") if getattr(config, section) != getattr(self._config, section)]
+        """Take over values that may change while running (`live` in config.py).
+
+        Raises ConfigError for any other change.
+        """
+        sections = ("compute", "extractor", "rerank")
+        fixed = [section for section in sections if getattr(config, section) != getattr(self._config, section)]
         if fixed:
             raise ConfigError(f"{', '.join(fixed)} cannot change while running: load the map again")
         self._config = config

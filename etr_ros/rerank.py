@@ -23,6 +23,7 @@ from etr_ros.types import Features, FloatArray
 GEOMETRIC = "magsac"
 NONE = "none"
 
+
 @dataclass(frozen=True)
 class Calibration:
     """Match probability = sigmoid(slope * score + offset) (Platt scaling), fitted on validation places."""
@@ -32,7 +33,9 @@ class Calibration:
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Scores (K,) -> probabilities (K,) in [0, 1]."""
-        return (1.0 / (1.0 + np.exp(-np.clip(self.slope * scores + self.offset, -60, 60)))).astype(np.float32)
+        logits = np.clip(self.slope * scores + self.offset, -60, 60)
+        probabilities: FloatArray = (1.0 / (1.0 + np.exp(-logits))).astype(np.float32)
+        return probabilities
 
 
 # Of inlier counts (512 XFeat locals), on the validation places of the shipped ETR weights: see docs/results.md
@@ -130,7 +133,8 @@ def collate(pictures: Sequence[Features], max_locals: int) -> Locals:
 def centred(keypoints: FloatArray, image_size: tuple[int, int]) -> FloatArray:
     """Pixels (N, 2) -> units of half the longer side with the origin in the centre."""
     size = np.array(image_size, np.float32)
-    return ((keypoints + 0.5 - size / 2) / (size.max() / 2)).astype(np.float32)
+    half_side: np.float32 = size.max() / 2
+    return ((keypoints + 0.5 - size / 2) / half_side).astype(np.float32)
 
 
 def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]) -> None:
@@ -141,7 +145,8 @@ def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]
         "calibration": json.dumps(dataclasses.asdict(calibration)),
     }
     draft = path.with_suffix(".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, draft, header | notes)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, draft, header | notes)
     draft.replace(path)
 
 

@@ -1,4 +1,4 @@
-"""Geometric verification of a picture pair from its local features: mutual nearest neighbours, then a robust epipolar fit."""
+"""Geometric verification of a picture pair by its local features: mutual nearest neighbours, a robust epipolar fit."""
 
 from __future__ import annotations
 
@@ -43,4 +43,5 @@ def inliers(a: Features, b: Features) -> NDArray[np.int64]:
     )
     if model is None or mask is None:
         return matches[:0]
-    return matches[mask.ravel().astype(bool)]
+    agreeing: NDArray[np.int64] = matches[mask.ravel().astype(bool)]
+    return agreeing

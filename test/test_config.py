@@ -72,5 +72,5 @@ def test_yaml_that_is_no_configuration(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_yaml_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere.yaml"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         Config.from_yaml(tmp_path / "nowhere.yaml")

@@ -9,10 +9,10 @@ from array import array
 import cv2
 import numpy as np
 import pytest
-from builders import SPEC, make_place
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import SPEC, make_place
 from etr_ros.database import MapInfo
 from etr_ros.errors import ImageError
 from etr_ros.types import Candidate, Place, PlaceMatch, Pose, State

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from builders import make_place
-
 from etr_ros.config import DecisionConfig
 from etr_ros.decision import decide
 from etr_ros.types import Candidate, State

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from homography import picture, to_rgb
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from etr_ros.features.backbones import Backbone, EfficientNetLite0, ResNet
 from etr_ros.features.base import freeze
 from etr_ros.features.delg import Delg, DelgLite, DelgR50, DelgR101, GeM
 from etr_ros.features.delg_convert import convert, convert_file
+from homography import picture, to_rgb
 
 Arrays = dict[str, NDArray[np.float32]]
 

@@ -62,7 +62,9 @@ def test_score_is_symmetric(config: EtrConfig) -> None:
 def test_order_of_the_locals_leaves_the_score(config: EtrConfig, seed: int) -> None:
     model, (a, b) = model_of(config), pair(config)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
-    shuffled = Locals(a.descriptors[:, order], a.xy[:, order], a.scales[:, order], a.mask[:, order], a.global_descriptor)
+    shuffled = Locals(
+        a.descriptors[:, order], a.xy[:, order], a.scales[:, order], a.mask[:, order], a.global_descriptor
+    )
     torch.testing.assert_close(model(shuffled, b), model(a, b), rtol=1e-4, atol=1e-5)
 
 
@@ -143,9 +145,12 @@ def test_the_paper_configurations_have_the_published_size() -> None:
 
 def paper_d_pictures() -> Locals:
     return Locals(
-        torch.randn(1, 5, 128), torch.zeros(1, 5, 2), torch.tensor([[0, 1, 2, 5, 6]]), torch.ones(1, 5, dtype=torch.bool),
-        torch.randn(1, 2048),
-    )  # fmt: skip
+        descriptors=torch.randn(1, 5, 128),
+        xy=torch.zeros(1, 5, 2),
+        scales=torch.tensor([[0, 1, 2, 5, 6]]),
+        mask=torch.ones(1, 5, dtype=torch.bool),
+        global_descriptor=torch.randn(1, 2048),
+    )
 
 
 def test_a_missing_global_descriptor_is_an_error() -> None:
@@ -154,7 +159,9 @@ def test_a_missing_global_descriptor_is_an_error() -> None:
         model_of(WITH_GLOBAL)(dataclasses.replace(a, global_descriptor=None), b)
 
 
-@pytest.mark.parametrize("changes", [{"width": 30, "heads": 4}, {"tokens": "pixels"}, {"attention": "none"}, {"blocks": 0}])
+@pytest.mark.parametrize(
+    "changes", [{"width": 30, "heads": 4}, {"tokens": "pixels"}, {"attention": "none"}, {"blocks": 0}]
+)
 def test_impossible_shapes_are_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="must be"):
         dataclasses.replace(SMALL, **changes)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_place
 
+from builders import make_place
 from etr_ros.ros.picture import draw_match
 from etr_ros.types import Candidate, PlaceMatch, State
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakeExtractor, board, fake_networks  # noqa: F401
 
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.errors import ConfigError, ImageError, MapError
 from etr_ros.pipeline import PlaceRecognizer
 from etr_ros.types import Frame, Pose, State
+from fakes import FakeExtractor, board, fake_networks  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 
@@ -35,7 +35,7 @@ def test_re_ranking_decides_between_places_that_retrieval_confuses(town: Path) -
     match = PlaceRecognizer.open(town).query(frame(1, 2, noise=5))
     assert match.best is not None and match.best.place.place_id == 1
     assert match.state is State.LOCALIZED
-    assert [c.place.place_id for c in match.candidates][0] == 1
+    assert next(c.place.place_id for c in match.candidates) == 1
     assert {"extract", "retrieve", "rerank", "decide"} <= set(match.stage_ms)
     scores = [c.etr_score for c in match.candidates]
     assert scores == sorted(scores, reverse=True)  # type: ignore[type-var]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import make_features
 from safetensors.torch import save_file
 
+from builders import make_features
 from etr_ros import rerank
 from etr_ros.errors import ConfigError, WeightsError
 from etr_ros.etr import ETR, EtrConfig

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from homography import homography, picture, score
 from torch import Tensor, nn
 
 from etr_ros import weights
 from etr_ros.errors import WeightsError
 from etr_ros.features.base import freeze
 from etr_ros.features.superpoint import SuperPoint
+from homography import homography, picture, score
 
 State = dict[str, Tensor]
 NAMES = ("conv1a", "conv1b", "conv2a", "conv2b", "conv3a", "conv3b", "conv4a", "conv4b")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import SPEC, make_features, make_frame, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import SPEC, make_features, make_frame, unit
 from etr_ros.database import MapWriter, PlaceMap
 from etr_ros.errors import DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
@@ -109,14 +109,14 @@ def test_training_learns(pairs: PairSet, tmp_path: Path) -> None:
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(pairs: PairSet, tmp_path: Path) -> None:
     whole, _ = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "whole.pt", quiet)
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(step: int, *_: object) -> None:
         if step == 9:  # after the checkpoint of step 6
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "part.pt", stop)
     resumed, report = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "part.pt", quiet)
     assert [entry["step"] for entry in report.history] == [6, 12]

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from homography import homography, picture, score, to_rgb
 
 from etr_ros import weights
 from etr_ros.features.base import freeze
 from etr_ros.features.xfeat import XFeat
+from homography import homography, picture, score, to_rgb
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "the pictures should look like those the robot will see. Maps made with another codebook must be built again.",
     )
     parser.add_argument("--images", type=Path, nargs="+", required=True, metavar="DIR", help="folders of pictures")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take each Nth picture of a folder (default: 1)")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="take each Nth picture of a folder (default: 1)"
+    )
     parser.add_argument("--clusters", type=int, default=128, help="words of the codebook (default: 128)")
     parser.add_argument("--dim", type=int, default=512, help="size of the descriptor (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of sampling and clustering (default: 0)")

@@ -13,16 +13,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "train",
         help="train the re-ranker on your own places",
-        description="Train ETR on pictures of several environments. Sources are folders of pictures (with poses.csv and "
-        "pairs.csv where known) or maps; each must show another environment, so that pictures of two sources never "
-        "show the same place. The features are kept below OUTPUT/cache; an interrupted run goes on where it stopped.",
+        description="Train ETR on pictures of several environments. Sources are folders of pictures (with poses.csv "
+        "and pairs.csv where known) or maps; each must show another environment, so that pictures of two sources "
+        "never show the same place. The features are kept below OUTPUT/cache; an interrupted run goes on where it "
+        "stopped.",
     )
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="SOURCE", help="environments to train on")
     parser.add_argument(
-        "--validation", type=Path, nargs="+", required=True, metavar="SOURCE", help="environments to choose the weights on"
+        "--data", type=Path, nargs="+", required=True, metavar="SOURCE", help="environments to train on"
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="SOURCE",
+        help="environments to choose the weights on",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where weights, metrics and cache go")
-    parser.add_argument("--model", choices=("etr-s", "etr-s-small", "paper"), default="etr-s", help="size and tokens (default: etr-s)")
+    parser.add_argument(
+        "--model", choices=("etr-s", "etr-s-small", "paper"), default="etr-s", help="size and tokens (default: etr-s)"
+    )
     parser.add_argument("--start", metavar="WEIGHTS", help="start from these weights: a registered name or a file")
     parser.add_argument("--copies", type=int, default=1, help="changed copies of each picture (default: 1)")
     parser.add_argument("--steps", type=int, default=4000, help="training steps (default: 4000)")

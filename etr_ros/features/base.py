@@ -45,4 +45,5 @@ def to_gray(rgb: Tensor) -> Tensor:
 @torch.no_grad()
 def freeze(network: nn.Module) -> nn.Module:
     """`network` ready for inference: evaluation mode, no gradients, channels-last weights."""
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -75,7 +75,9 @@ class Extractor:
             raise ImageError(f"a picture of {width}x{height} is too small: {MIN_SIDE_PX} pixels a side are needed")
         for image in images:
             if image.std() < MIN_CONTRAST:
-                raise ImageError("the picture shows too little: it is of one brightness all over (lens covered, or too dark?)")
+                raise ImageError(
+                    "the picture shows too little: it is of one brightness all over (lens covered, or too dark?)"
+                )
         rgb = network_input(images, self.spec.max_side_px, self.network.size_multiple).to(self.device)
         net_height, net_width = rgb.shape[-2:]
         found = self.network.extract(rgb, self.spec.max_keypoints)

@@ -30,15 +30,21 @@ class GlobalHead(nn.Module):
 
 
 class Vlad(GlobalHead):
-    """VLAD (Jegou et al., "Aggregating local descriptors into a compact image representation", CVPR 2010) over the dense
-    map of the local network, with intra-normalisation, then PCA with power whitening. Costs no network of its own."""
+    """VLAD over the dense map of the local network, with intra-normalisation, then PCA with power whitening.
+
+    Jegou et al., "Aggregating local descriptors into a compact image representation", CVPR 2010. Costs no network of
+    its own.
+    """
 
     name = "vlad"
+    centres: Tensor  # (K, D) L2-normalised
+    mean: Tensor  # (K * D,)
+    projection: Tensor  # (dim, K * D)
 
     def __init__(self, clusters: int, local_dim: int, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.register_buffer("centres", torch.zeros(clusters, local_dim))  # L2-normalised
+        self.register_buffer("centres", torch.zeros(clusters, local_dim))
         self.register_buffer("mean", torch.zeros(clusters * local_dim))
         self.register_buffer("projection", torch.zeros(dim, clusters * local_dim))
 
@@ -48,9 +54,10 @@ class Vlad(GlobalHead):
         tensors = weights.load_tensors(path)
         try:
             tensors["projection"] = tensors.pop("projection_int8").float() * tensors.pop("projection_scale")
-            head = Vlad(*tensors["centres"].shape, dim=len(tensors["projection"]))
+            clusters, local_dim = tensors["centres"].shape
+            head = Vlad(clusters, local_dim, len(tensors["projection"]))
             head.load_state_dict(tensors)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(f"{path} is not a VLAD codebook: {error}") from error
         if head.centres.shape[1] != network.descriptor_dim:
             raise WeightsError(

@@ -1,4 +1,7 @@
-"""XFeat: small and fast local features (Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR 2024)."""
+"""XFeat: small and fast local features.
+
+Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching", CVPR 2024.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def _blocks(*shapes: tuple[int, ...]) -> nn.Sequential:
 
 
 class XFeat(LocalNetwork):
-    """Sparse XFeat: 64-d descriptors at 1/8 resolution, keypoints at pixel resolution from a parallel 8x8-cell branch."""
+    """Sparse XFeat: 64-d descriptors at 1/8 resolution, full-resolution keypoints from a parallel 8x8-cell branch."""
 
     descriptor_dim = 64
     size_multiple = 32
@@ -55,7 +58,7 @@ class XFeat(LocalNetwork):
         return super().load_state_dict(used, strict, assign)
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) -> descriptors (B, 64, H/8, W/8), cell logits (B, 65, H/8, W/8), reliability (B, 1, H/8, W/8)."""
+        """(B, 3, H, W) -> descriptors (B, 64, H/8, W/8), cell logits (B, 65, ...), reliability (B, 1, ...)."""
         gray = self.norm(rgb.mean(dim=1, keepdim=True))  # (B, 1, H, W)
         quarter = self.block2(self.block1(gray) + self.skip1(gray))  # (B, 24, H/4, W/4)
         eighth = self.block3(quarter)  # (B, 64, H/8, W/8)

@@ -1,4 +1,4 @@
-"""Changed copies of pictures, as the same place looks on another day: light, colour, blur, noise, viewpoint, occluders."""
+"""Changed copies of pictures, as a place looks on another day: light, colour, blur, noise, viewpoint, occluders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def augment(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _move(image: Image, rng: np.random.Generator) -> Image:
-    """A nearby viewpoint: tilt up to 12 degrees, zoom 0.75 to 1.3, and a perspective that moves corners by up to 12 %."""
+    """A nearby viewpoint: tilt up to 12 degrees, zoom 0.75 to 1.3, a perspective that moves corners by up to 12 %."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
     centre = np.array([width / 2, height / 2])

@@ -1,4 +1,4 @@
-"""Fit the VLAD global descriptor: cluster the dense local descriptors, then a whitening projection of the residual sums."""
+"""Fit the VLAD global descriptor: cluster the dense local descriptors, then whiten and project the residual sums."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def fit_vlad(frames: Iterable[Frame], config: Config, codebook: CodebookConfig) 
             rgb = network_input([frame.image], config.extractor.max_side_px, network.size_multiple).to(device)
             dense.append(F.normalize(network.extract(rgb, 1).dense, dim=1).half().cpu())
     if len(dense) <= codebook.dim:
-        raise DataError(f"{len(dense)} pictures cannot fit {codebook.dim} dimensions: give more pictures or fewer dimensions")
+        raise DataError(
+            f"{len(dense)} pictures cannot fit {codebook.dim} dimensions: give more pictures or fewer dimensions"
+        )
     head = Vlad(codebook.clusters, network.descriptor_dim, codebook.dim)
     head.centres.copy_(torch.from_numpy(_cluster(dense, codebook)))
     sums = torch.cat([head.aggregate(x.float()) for x in dense]).numpy()  # (M, clusters * D)
@@ -56,7 +58,7 @@ def fit_vlad(frames: Iterable[Frame], config: Config, codebook: CodebookConfig) 
 
 
 def whitening(x: NDArray[np.float32], dim: int, power: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean (D,) and projection (dim, D): the first principal axes of x (M, D), each scaled by its deviation ** (-2 power)."""
+    """Mean (D,) and projection (dim, D): the first principal axes of x (M, D), scaled by deviation ** (-2 power)."""
     mean = x.mean(axis=0)
     _, singular, axes = np.linalg.svd(x - mean, full_matrices=False)
     deviation = singular[:dim] / np.sqrt(len(x))
@@ -64,7 +66,7 @@ def whitening(x: NDArray[np.float32], dim: int, power: float) -> tuple[NDArray[n
 
 
 def save_vlad(head: Vlad, path: Path) -> None:
-    """Write the head as safetensors; the projection, which is most of it, as 8-bit integers with a scale for each row."""
+    """Write the head as safetensors; the projection, which is most of it, as 8-bit integers with a scale per row."""
     tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
     projection = tensors.pop("projection")
     scale = projection.abs().amax(dim=1, keepdim=True) / 127

@@ -48,6 +48,10 @@ class Validation:
     loss: float
     calibration: Calibration
 
+    def is_better_than(self, other: Validation) -> bool:
+        """By Recall@1 after re-ranking; ties by the smaller loss."""
+        return (self.recall_at_1_etr, -self.loss) > (other.recall_at_1_etr, -other.loss)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -86,9 +90,13 @@ def train(
     for step in range(state.step, config.steps):
         rows_a, rows_b, labels = sample(pairs, config, step)
         model.train()
-        loss = pair_loss(model(_float(pairs.locals.select(rows_a)), _float(pairs.locals.select(rows_b))), labels, config)
+        logits = model(_float(pairs.locals.select(rows_a)), _float(pairs.locals.select(rows_b)))
+        loss = pair_loss(logits, labels, config)
         if not math.isfinite(loss.item()):
-            raise DataError(f"the loss is not finite at step {step}: lower the learning rate; {checkpoint} holds the last good state")
+            raise DataError(
+                f"the loss is not finite at step {step}: lower the learning rate; "
+                f"{checkpoint} holds the last good state"
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -107,7 +115,7 @@ def train(
 
 
 def sample(pairs: PairSet, config: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the pictures on both sides and labels, `anchors * (1 + negatives)` pairs, group after group, positive first."""
+    """Rows of the pictures on both sides and labels: `anchors` groups of `1 + negatives` pairs, the positive first."""
     rng = np.random.default_rng((config.seed, step))
     anchors = rng.choice(pairs.anchors, config.anchors)
     rows_a, rows_b, labels = [], [], []
@@ -157,9 +165,9 @@ class Case:
 def validation_cases(pairs: PairSet, config: TrainConfig) -> list[Case]:
     """Queries are changed copies where there are any; candidates are originals. Raises DataError when there is none."""
     anchors = pairs.anchors
-    chosen = anchors[np.unique(np.linspace(0, len(anchors) - 1, min(len(anchors), config.validation_queries)).astype(int))]
+    spread = np.linspace(0, len(anchors) - 1, min(len(anchors), config.validation_queries)).astype(int)
     cases = []
-    for anchor in chosen:
+    for anchor in anchors[np.unique(spread)]:
         pool = np.concatenate([pairs.positives[anchor], pairs.lookalikes[anchor]])
         right = np.arange(len(pool)) < len(pairs.positives[anchor])
         query = int(pairs.copies[anchor][-1])
@@ -211,7 +219,7 @@ def fit_calibration(scores: NDArray[np.float32], labels: NDArray[np.float32]) ->
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     slope = float(parameters[0].detach().exp() / deviation)
     return Calibration(slope, float(parameters[1].detach()) - slope * float(mean))
 
@@ -237,13 +245,19 @@ class _Progress:
                 "recall_at_1_etr": measured.recall_at_1_etr,
             }
         )
-        if self.best is None or (measured.recall_at_1_etr, -measured.loss) > (self.best.recall_at_1_etr, -self.best.loss):
+        if self.best is None or measured.is_better_than(self.best):
             self.best, self.best_step = measured, step
             self.best_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def _save(
-    path: Path, model_config: EtrConfig, config: TrainConfig, state: _Progress, model: ETR, optimizer: Any, schedule: Any
+    path: Path,
+    model_config: EtrConfig,
+    config: TrainConfig,
+    state: _Progress,
+    model: ETR,
+    optimizer: Any,
+    schedule: Any,
 ) -> None:
     draft = path.with_suffix(".part")
     best = state.best

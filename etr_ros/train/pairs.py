@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from etr_ros.database import PlaceMap
 from etr_ros.errors import DataError
 from etr_ros.etr import Locals
 from etr_ros.rerank import centred
-from etr_ros.types import Place
+from etr_ros.types import Place, Pose
 
 COPY_MARK = "#"  # "hall_0007.jpg#2" is the second changed copy of hall_0007.jpg
 NEIGHBOURS = 8  # frames of a sequence that may show the same place
@@ -90,7 +91,7 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
             position = np.array(place.pose.position_m) if place.pose else None
             allowed.append((number, position))
             vectors.append(source.place_map.features(place.place_id).global_descriptor)
-        found = _positives(source, originals, lambda done, total, n=number: progress(f"pairs of source {n + 1}", done, total))
+        found = _positives(source, originals, partial(progress, f"pairs of source {number + 1}"))
         positives += [np.array(sorted(first + p for p in partners), np.int64) for partners in found]
     globals_ = np.stack(vectors)
     pairs = PairSet(_locals(rows, max_locals), copies, positives, _lookalikes(globals_, positives, allowed), globals_)
@@ -119,7 +120,7 @@ def _renamed(place: Place) -> Place:
 
 
 def _positives(source: Source, places: list[Place], progress: Callable[[int, int], None]) -> list[set[int]]:
-    """Per place the others that show the same: by known overlap, else verified neighbours in space or in the sequence."""
+    """Per place the others that show the same: by known overlap, else verified neighbours in space or sequence."""
     found: list[set[int]] = [set() for _ in places]
     proposals = sorted(set(_by_overlap(source.overlaps, places) if source.overlaps is not None else _near(places)))
     for done, (i, j) in enumerate(proposals):
@@ -145,10 +146,10 @@ def _near(places: list[Place]) -> Iterator[tuple[int, int]]:
         for j in order[a + 1 : a + 1 + NEIGHBOURS]:
             if _clip_and_number(places[i])[0] == _clip_and_number(places[j])[0]:
                 yield min(i, j), max(i, j)
-    posed = [i for i, place in enumerate(places) if place.pose]
-    for a, i in enumerate(posed):
-        for j in posed[a + 1 :]:
-            if _close(places[i], places[j]):
+    posed = [(i, place.pose) for i, place in enumerate(places) if place.pose]
+    for a, (i, pose) in enumerate(posed):
+        for j, other in posed[a + 1 :]:
+            if _close(pose, other):
                 yield i, j
 
 
@@ -159,10 +160,9 @@ def _clip_and_number(place: Place) -> tuple[tuple[str, str], int]:
     return (place.session, stem[: match.start()] if match else stem), int(match.group(1)) if match else 0
 
 
-def _close(a: Place, b: Place) -> bool:
-    assert a.pose and b.pose
-    near = math.dist(a.pose.position_m, b.pose.position_m) <= NEAR_M
-    cosine = abs(sum(p * q for p, q in zip(a.pose.quat_xyzw, b.pose.quat_xyzw, strict=True)))
+def _close(a: Pose, b: Pose) -> bool:
+    near = math.dist(a.position_m, b.position_m) <= NEAR_M
+    cosine = abs(sum(p * q for p, q in zip(a.quat_xyzw, b.quat_xyzw, strict=True)))
     return near and math.degrees(2 * math.acos(min(1.0, cosine))) <= NEAR_DEG
 
 

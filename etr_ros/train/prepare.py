@@ -1,4 +1,4 @@
-"""From folders of pictures to training sources: features are computed once and kept as maps, changed copies included."""
+"""From folders of pictures to training sources: features are computed once and kept as maps, with changed copies."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from etr_ros.types import Frame
 
 POSES_FILE, OVERLAPS_FILE = "poses.csv", "pairs.csv"
 
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
 
 def open_sources(
-    paths: Sequence[Path], cache: Path, config: Config, copies: int, seed: int, progress: Callable[[str, int, int], None]
+    paths: Sequence[Path], cache: Path, config: Config, copies: int, seed: int, progress: Progress
 ) -> list[Source]:
     """Each path is a map, or a folder of pictures (with `poses.csv` and `pairs.csv` where these are known).
 
-    Folders become maps below `cache`, with `copies` changed copies of every picture; a map that is already there and was
-    made alike is used again. Raises DataError for an unusable source, MapError for a map with other features.
+    Folders become maps below `cache`, with `copies` changed copies of every picture; a map that is already there and
+    was made alike is used again. Raises DataError for an unusable source, MapError for a map with other features.
     """
     spec = Extractor.load(config).spec
     sources = []
@@ -45,7 +47,7 @@ def open_sources(
 
 
 def with_copies(frames: Iterable[Frame], copies: int, seed: int) -> Iterator[Frame]:
-    """Each frame, then its changed copies, which are named `<name>#1`, `<name>#2`, ... and depend on name and seed only."""
+    """Each frame, then its changed copies, named `<name>#1`, `<name>#2`, ..., which depend on name and seed only."""
     for frame in frames:
         yield frame
         for number in range(1, copies + 1):
@@ -54,18 +56,14 @@ def with_copies(frames: Iterable[Frame], copies: int, seed: int) -> Iterator[Fra
             yield replace(frame, image=augment(frame.image, rng), name=f"{frame.name}{COPY_MARK}{number}")
 
 
-def _cached(
-    path: Path, cache: Path, config: Config, copies: int, seed: int, progress: Callable[[str, int, int], None]
-) -> Path:
+def _cached(path: Path, cache: Path, config: Config, copies: int, seed: int, progress: Progress) -> Path:
     poses = path / POSES_FILE
     frames = image_folder(path, poses if poses.is_file() else None)
-    key = hashlib.sha256(repr((path.resolve(), frames.expected, copies, seed, config.extractor)).encode()).hexdigest()[:8]
-    place_map = cache / f"{path.name}-{key}"
+    made_from = repr((path.resolve(), frames.expected, copies, seed, config.extractor))
+    place_map = cache / f"{path.name}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
     try:
         read_info(place_map)
     except MapError:
-        total = (frames.expected or 0) * (1 + copies)
-        build_map(
-            with_copies(frames, copies, seed), place_map, config, lambda done: progress(f"features of {path.name}", done, total)
-        )
+        stage, total = f"features of {path.name}", (frames.expected or 0) * (1 + copies)
+        build_map(with_copies(frames, copies, seed), place_map, config, lambda done: progress(stage, done, total))
     return place_map

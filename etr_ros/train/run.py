@@ -53,7 +53,9 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
         raise ConfigError(f"{start} was trained on {model_config.extractor} features: set extractor.name to that")
     cache = settings.output / "cache"
     train_set, validation_set = (
-        pairs.collect(open_sources(paths, cache, config, settings.copies, settings.seed, show), model_config.max_locals, show)
+        pairs.collect(
+            open_sources(paths, cache, config, settings.copies, settings.seed, show), model_config.max_locals, show
+        )
         for paths in (settings.data, settings.validation)
     )
     train_config = loop.TrainConfig(steps=settings.steps, seed=settings.seed)

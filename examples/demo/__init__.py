@@ -1,0 +1,1 @@
+"""`make demo`: from a drive through a simulated world to recognised places."""

@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from etr_ros.database import PlaceMap
-from etr_ros.types import Frame, Place, Pose
+from etr_ros.errors import MapError
+from etr_ros.types import Frame
 from etr_ros_msgs.msg import PlaceCandidate, PlaceMatch
 from examples.simulator.plot import JudgedMatch, plot_sheet
 
 SHEET_PAIRS = 18
-STATES = {PlaceMatch.STATE_UNKNOWN: "unknown", PlaceMatch.STATE_LOCALIZED: "localized", PlaceMatch.STATE_AMBIGUOUS: "ambiguous"}
+STATES = {
+    PlaceMatch.STATE_UNKNOWN: "unknown",
+    PlaceMatch.STATE_LOCALIZED: "localized",
+    PlaceMatch.STATE_AMBIGUOUS: "ambiguous",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,28 +34,29 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judge:
-    """Whether two true poses show the same place."""
+    """The true answers: which (query name, place id) show the same place."""
 
-    same_place: Callable[[Pose, Pose], bool]
+    true_pairs: frozenset[tuple[str, int]]
 
-    def is_right(self, frame: Frame, place: Place) -> bool:
-        return bool(frame.pose and place.pose and self.same_place(frame.pose, place.pose))
+    def is_right(self, frame: Frame, place_id: int) -> bool:
+        return (frame.name, place_id) in self.true_pairs
 
-    def is_mapped(self, frame: Frame, places: Sequence[Place]) -> bool:
+    def is_mapped(self, frame: Frame) -> bool:
         """Whether any place of the map shows what this frame shows."""
-        return any(self.is_right(frame, place) for place in places)
+        return frame.name in {name for name, _ in self.true_pairs}
 
 
 def report(answers: list[Answer], map_path: Path, output: Path, judge: Judge | None) -> list[JudgedMatch]:
     """Print and save the result; the accepted best matches, judged right or wrong when there is a `judge`."""
     place_map = PlaceMap(map_path)
     answered = [answer for answer in answers if answer.match is not None]
-    summary: dict[str, object] = {"images": len(answers), "answered": len(answered), "dropped": len(answers) - len(answered)}
+    dropped = len(answers) - len(answered)
+    summary: dict[str, object] = {"images": len(answers), "answered": len(answered), "dropped": dropped}
     summary |= {"states": {name: sum(a.match.state == state for a in answered) for state, name in STATES.items()}}
     accepted = [(a, a.match.candidates[0]) for a in answered if a.match.candidates and a.match.candidates[0].accepted]
     matches = [_judged(answer, candidate, place_map, judge) for answer, candidate in accepted]
     if judge:
-        summary |= _recall(answered, place_map, judge)
+        summary |= _recall(answered, judge)
         summary |= {"accepted": len(matches), "accepted_wrong": sum(not match.is_right for match in matches)}
     else:
         summary |= {"accepted": len(matches)}
@@ -72,17 +78,19 @@ def report(answers: list[Answer], map_path: Path, output: Path, judge: Judge | N
 def _judged(answer: Answer, candidate: PlaceCandidate, place_map: PlaceMap, judge: Judge | None) -> JudgedMatch:
     place = place_map.places[candidate.place_id]
     thumbnail = place_map.thumbnail(candidate.place_id)
-    assert thumbnail is not None
-    right = judge.is_right(answer.frame, place) if judge else True
+    if thumbnail is None:
+        raise MapError(f"the map has no thumbnail of place {candidate.place_id}: build it again")
+    right = judge.is_right(answer.frame, candidate.place_id) if judge else True
     caption = f"{answer.frame.name}  ETR {candidate.etr_score:.1f}  p {candidate.probability:.2f}"
-    return JudgedMatch(answer.frame, Frame(thumbnail, place.stamp_ns, place.name, place.session, place.pose), right, caption)
+    recognised = Frame(thumbnail, place.stamp_ns, place.name, place.session, place.pose)
+    return JudgedMatch(answer.frame, recognised, right, caption)
 
 
-def _recall(answered: list[Answer], place_map: PlaceMap, judge: Judge) -> dict[str, object]:
-    mapped = [a for a in answered if judge.is_mapped(a.frame, place_map.places)]
+def _recall(answered: list[Answer], judge: Judge) -> dict[str, object]:
+    mapped = [a for a in answered if judge.is_mapped(a.frame)]
 
     def recall(first: Callable[[Sequence[PlaceCandidate]], PlaceCandidate]) -> float:
-        right = [judge.is_right(a.frame, place_map.places[first(a.match.candidates).place_id]) for a in mapped]
+        right = [judge.is_right(a.frame, first(a.match.candidates).place_id) for a in mapped]
         return float(np.mean(right)) if right else float("nan")
 
     return {
@@ -124,8 +132,11 @@ def _print(summary: dict[str, object]) -> None:
 def _write_csv(path: Path, answered: list[Answer]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["query", "state", "rank", "place", "retrieval_score", "etr_score", "probability", "accepted", "reason"])
+        writer.writerow(
+            ["query", "state", "rank", "place", "retrieval_score", "etr_score", "probability", "accepted", "reason"]
+        )
         for answer in answered:
             for rank, c in enumerate(answer.match.candidates, 1):
                 scores = [f"{value:.4f}" for value in (c.retrieval_score, c.etr_score, c.probability)]
-                writer.writerow([answer.frame.name, STATES[answer.match.state], rank, c.name, *scores, c.accepted, c.reason])
+                state = STATES[answer.match.state]
+                writer.writerow([answer.frame.name, state, rank, c.name, *scores, c.accepted, c.reason])

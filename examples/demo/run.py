@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from etr_ros.bag_storage import Bag
 from etr_ros.bags import IMAGE_TYPES, BagImages
+from etr_ros.database import PlaceMap
 from etr_ros.datasets import image_folder
 from etr_ros.errors import DataError, EtrError
 from etr_ros.types import Frame
@@ -29,14 +30,14 @@ from examples.demo.report import Answer, Judge, report
 from examples.demo.robot import ask
 from examples.simulator import bag as drive_bag
 from examples.simulator.camera import Camera
-from examples.simulator.covisibility import overlap
+from examples.simulator.covisibility import covisible_pairs, sight
 from examples.simulator.drive import drive
 from examples.simulator.plan import plan_rounds
 from examples.simulator.plot import plot_map
 from examples.simulator.space import FreeSpace
 from examples.simulator.world import World
 
-LEVEL = "E1M7"  # in no training, validation or test set
+LEVEL = "E2M2"  # in no training, validation or test set
 TRUE_OVERLAP = 0.25
 SECOND_LIGHT = {"reach": 14.0, "exposure": 0.8}
 
@@ -47,9 +48,15 @@ def main() -> int:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--bag", type=Path, help="a rosbag2 of your own")
     source.add_argument("--images", type=Path, help="a folder of pictures of your own")
-    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="where everything goes (default: demo_output)")
-    parser.add_argument("--length", type=float, default=120.0, metavar="METRES", help="of the simulated rounds (default: 120)")
-    parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="pictures per second of the second round (default: 2)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), help="where everything goes (default: demo_output)"
+    )
+    parser.add_argument(
+        "--length", type=float, default=120.0, metavar="METRES", help="of the simulated rounds (default: 120)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=2.0, metavar="HZ", help="pictures per second of the second round (default: 2)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the simulated rounds (default: 1)")
     args = parser.parse_args()
     shutil.rmtree(args.output, ignore_errors=True)
@@ -73,20 +80,30 @@ def simulated(args: argparse.Namespace) -> list[Answer]:
 
         print("2. etr build-map makes the map of its bag")
         place_map = args.output / "map"
-        etr("build-map", "--bag", survey_bag, "--image-topic", drive_bag.IMAGE_TOPIC, "--pose-topic", drive_bag.POSE_TOPIC,
-            "--output", place_map)  # fmt: skip
+        topics = ("--image-topic", drive_bag.IMAGE_TOPIC, "--pose-topic", drive_bag.POSE_TOPIC)
+        etr("build-map", "--bag", survey_bag, *topics, "--output", place_map)
 
         print(f"3. it drives a second round in another light, {second.length_m:.0f} m, and asks the node where it is")
         world.set_light(**SECOND_LIGHT)
         frames = drive(world, second, "second", rate_hz=args.rate)
         answers = query(frames, place_map, args, total=len(second.every(1.0 / args.rate)))
 
-        heights = world.level.heights
-        judge = Judge(lambda query_pose, place_pose: overlap(heights, camera, query_pose, place_pose) >= TRUE_OVERLAP)
+        judge = true_answers(world, answers, place_map)
         matches = report(answers, place_map, args.output, judge)
         plot_map(args.output / "rounds.png", world.level, survey, second, matches)
         print(f"plan of both rounds:  {args.output / 'rounds.png'}")
     return answers
+
+
+def true_answers(world: World, answers: list[Answer], map_path: Path) -> Judge:
+    """Which places show what each published frame shows: those whose views overlap enough, by the true poses."""
+    heights, camera = world.level.heights, world.camera
+    frames = [answer.frame for answer in answers if answer.frame.pose]
+    places = [place for place in PlaceMap(map_path).places if place.pose]
+    seen = [sight(heights, camera, frame.pose) for frame in frames if frame.pose]
+    mapped = [sight(heights, camera, place.pose) for place in places if place.pose]
+    pairs = covisible_pairs(camera, seen, mapped)
+    return Judge(frozenset((frames[i].name, places[j].place_id) for i, j, overlap in pairs if overlap >= TRUE_OVERLAP))
 
 
 def recorded(args: argparse.Namespace) -> list[Answer]:
