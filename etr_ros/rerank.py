@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from etr_ros import verify, weights
 from etr_ros.errors import ConfigError, WeightsError
 from etr_ros.etr import ETR, EtrConfig, Locals
+from etr_ros.features.base import half_on_cuda
 from etr_ros.types import Features, FloatArray
 
 GEOMETRIC = "magsac"
@@ -67,7 +68,7 @@ def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -
         return None
     if name == GEOMETRIC:
         return geometric_scorer
-    path = Path(name) if name.endswith(".safetensors") else weights.resolve(f"{name}-{extractor}")
+    path = Path(name) if name.endswith(".safetensors") else _registered(name, extractor)
     scorer = EtrScorer.from_file(path, device, max_locals)
     if scorer.model.config.extractor != extractor:
         raise ConfigError(
@@ -75,6 +76,16 @@ def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -
             "choose another rerank.name or extractor.name"
         )
     return scorer
+
+
+def _registered(name: str, extractor: str) -> Path:
+    registered = f"{name}-{extractor}"
+    if registered not in {entry.name for entry in weights.REGISTRY}:
+        raise ConfigError(
+            f"there are no '{name}' weights for {extractor} features: set rerank.name to {GEOMETRIC} or {NONE}, "
+            "or to a file that `etr train` made"
+        )
+    return weights.resolve(registered)
 
 
 def geometric_scorer(query: Features, candidates: Sequence[Features]) -> Scores:
@@ -107,7 +118,8 @@ class EtrScorer:
             return Scores(np.empty(0, np.float32), np.empty(0, np.float32))
         one = collate([query], self.max_locals).to(self.device)
         batch = collate(candidates, self.max_locals).to(self.device)
-        values = self.model(one.expand(len(batch)), batch).float().cpu().numpy()
+        with half_on_cuda(self.device):
+            values = self.model(one.expand(len(batch)), batch).float().cpu().numpy()
         return Scores(values, self.calibration.probabilities(values))
 
 

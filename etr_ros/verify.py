@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros.types import Features
+from etr_ros.types import Features, FloatArray
 
 THRESHOLD_PX = 3.0
 CONFIDENCE = 0.999
@@ -31,17 +31,18 @@ def inliers(a: Features, b: Features) -> NDArray[np.int64]:
     Empty when there are fewer than `MIN_MATCHES` or no model is found. Deterministic: OpenCV's USAC seeds itself alike.
     """
     matches = mutual_matches(a, b)
-    if len(matches) < MIN_MATCHES:
-        return matches[:0]
-    model, mask = cv2.findFundamentalMat(
-        a.keypoints[matches[:, 0]],
-        b.keypoints[matches[:, 1]],
-        cv2.USAC_MAGSAC,
-        THRESHOLD_PX,
-        CONFIDENCE,
-        MAX_ITERATIONS,
-    )
-    if model is None or mask is None:
-        return matches[:0]
-    agreeing: NDArray[np.int64] = matches[mask.ravel().astype(bool)]
-    return agreeing
+    return matches[epipolar_inliers(a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]])]
+
+
+def epipolar_inliers(points_a: FloatArray, points_b: FloatArray) -> NDArray[np.bool_]:
+    """Which of the matched pixels (M, 2) agree with the best fundamental matrix: (M,), all False when there is none."""
+    none = np.zeros(len(points_a), bool)
+    if len(points_a) < MIN_MATCHES:
+        return none
+    try:
+        model, mask = cv2.findFundamentalMat(
+            points_a, points_b, cv2.USAC_MAGSAC, THRESHOLD_PX, CONFIDENCE, MAX_ITERATIONS
+        )
+    except cv2.error:  # OpenCV asserts that it found a model when the points are degenerate
+        return none
+    return none if model is None or mask is None else mask.ravel().astype(bool)

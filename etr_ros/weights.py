@@ -68,6 +68,8 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-xfeat.safetensors",
         what="ETR-S re-ranker for XFeat local features",
         licence="Apache-2.0",
+        sha256="aff564e786160831fa7b9ed50f6cf652ca21923fdaaa042e2f4bef70a33c518a",
+        size=608_516,
     ),
     WeightFile(
         name="xfeat",

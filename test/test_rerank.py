@@ -70,7 +70,7 @@ def test_weights_for_other_features_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_reranker_is_named() -> None:
-    with pytest.raises(WeightsError, match="magic-xfeat"):
+    with pytest.raises(ConfigError, match=r"no 'magic' weights for xfeat features: set rerank\.name to magsac"):
         rerank.load("magic", "xfeat", CPU)
 
 

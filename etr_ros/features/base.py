@@ -42,6 +42,11 @@ def to_gray(rgb: Tensor) -> Tensor:
     return (rgb * weights).sum(dim=1, keepdim=True)
 
 
+def half_on_cuda(device: torch.device) -> torch.autocast:
+    """Context in which networks on a CUDA device compute in half precision; on a CPU nothing changes."""
+    return torch.autocast("cuda", torch.float16, enabled=device.type == "cuda")
+
+
 @torch.no_grad()
 def freeze(network: nn.Module) -> nn.Module:
     """`network` ready for inference: evaluation mode, no gradients, channels-last weights."""

@@ -16,7 +16,7 @@ from etr_ros import weights
 from etr_ros.config import Config, ExtractorConfig
 from etr_ros.database import FeatureSpec
 from etr_ros.errors import ConfigError, ImageError
-from etr_ros.features.base import LocalNetwork, freeze
+from etr_ros.features.base import LocalNetwork, freeze, half_on_cuda
 from etr_ros.features.delg import DelgLite, DelgR50, DelgR101
 from etr_ros.features.global_descriptor import GLOBAL_HEADS, GlobalHead
 from etr_ros.features.superpoint import SuperPoint
@@ -80,7 +80,8 @@ class Extractor:
                 )
         rgb = network_input(images, self.spec.max_side_px, self.network.size_multiple).to(self.device)
         net_height, net_width = rgb.shape[-2:]
-        found = self.network.extract(rgb, self.spec.max_keypoints)
+        with half_on_cuda(self.device):
+            found = self.network.extract(rgb, self.spec.max_keypoints)
         global_descriptors = self.head(rgb, found).float().cpu().numpy()
         scale = np.array([width / net_width, height / net_height], np.float32)
         features = []

@@ -67,7 +67,7 @@ class Vlad(GlobalHead):
 
     def aggregate(self, dense: Tensor) -> Tensor:
         """(B, D, h, w), not necessarily normalised -> residual sums (B, clusters * D), L2-normalised."""
-        x = F.normalize(dense.flatten(2).transpose(1, 2), dim=2)  # (B, hw, D)
+        x = F.normalize(dense.float().flatten(2).transpose(1, 2), dim=2)  # (B, hw, D)
         nearest = (x @ self.centres.t()).argmax(dim=2)  # (B, hw)
         member = F.one_hot(nearest, len(self.centres)).to(x.dtype)  # (B, hw, K)
         sums = member.transpose(1, 2) @ x - member.sum(dim=1)[..., None] * self.centres  # (B, K, D)

@@ -37,7 +37,7 @@ def real_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_images_of_places_find_their_places(robot: Robot, real_map: Path, tmp_path: Path) -> None:
-    parameters = {"node.map": real_map, "node.image_topic": "/camera", "node.autostart": True, "rerank.name": "none"}
+    parameters = {"node.map": real_map, "node.image_topic": "/camera", "node.autostart": True}
     with NodeProcess(tmp_path / "log", COMMAND, **parameters) as process:
         for place_id in range(PLACES):
             seen_later = cv2.GaussianBlur(np.roll(scene(place_id), 5, axis=1), (3, 3), 0)
@@ -45,7 +45,7 @@ def test_images_of_places_find_their_places(robot: Robot, real_map: Path, tmp_pa
             assert match.candidates[0].place_id == place_id
             assert match.candidates[0].retrieval_score > match.candidates[1].retrieval_score
         stages = {stage.name: stage.duration_ms for stage in match.stages}
-        assert {"wait", "decode", "extract", "retrieve"} <= stages.keys()
+        assert {"wait", "decode", "extract", "retrieve", "rerank"} <= stages.keys()
         assert all(duration_ms >= 0 for duration_ms in stages.values())
         assert process.stop() == 0
         assert "Traceback" not in process.output
