@@ -89,7 +89,7 @@ class DecisionConfig:
     """When a candidate is believed."""
 
     min_probability: float = _option(
-        0.5, "Candidates below this match probability are not accepted", low=0.0, high=1.0, live=True
+        0.9, "Candidates below this match probability are not accepted", low=0.0, high=1.0, live=True
     )
     ambiguity_m: float = _option(
         5.0, "Accepted places further apart than this (metres) make the answer ambiguous", low=0.0, high=1e6, live=True

@@ -29,8 +29,8 @@ def test_nothing_matches_nothing() -> None:
 
 def test_wrong_matches_are_sorted_out() -> None:
     rng = np.random.default_rng(0)
-    seen = rng.uniform(-1, 1, (120, 3)) + [0, 0, 4]
-    moved = seen + [0.3, 0.05, 0.1]
+    seen = rng.uniform(-1, 1, (120, 3)) + np.array([0, 0, 4])
+    moved = seen + np.array([0.3, 0.05, 0.1])
     first, second = (400 * points[:, :2] / points[:, 2:] + 300 for points in (seen, moved))
     second[80:] = rng.uniform(100, 500, (40, 2))
     mask = epipolar_inliers(first.astype(np.float32), second.astype(np.float32))
