@@ -51,7 +51,7 @@ def main() -> int:
             )
             request = Request(database=place_map, query=Path(query), ground_truth=Path(truth), output=output)
             result = evaluate(request, config, lambda source, what: tqdm(source, what, source.expected)).metrics
-            if reranker == RERANKERS[0]:
+            if (output / "map").is_dir():
                 place_map = output / "map"
             rows.append((name, reranker, result))
     args.output.write_text(page(rows, args), encoding="utf-8")

@@ -13,7 +13,6 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from etr_ros import verify, weights
 from etr_ros.errors import ConfigError, WeightsError
@@ -156,10 +155,7 @@ def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]
         "config": json.dumps(dataclasses.asdict(model.config)),
         "calibration": json.dumps(dataclasses.asdict(calibration)),
     }
-    draft = path.with_suffix(".part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, draft, header | notes)
-    draft.replace(path)
+    weights.save_tensors(path, model.state_dict(), header | notes)
 
 
 def read_header(path: Path) -> tuple[EtrConfig, Calibration]:

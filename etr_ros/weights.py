@@ -8,6 +8,7 @@ import pickle
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -272,6 +273,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load has no common error for damaged files
         raise WeightsError(f"{path} is damaged or not a weight file; get it again") from error
     return _checked_tensors(path, content)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file atomically. Raises OSError."""
+    import safetensors.torch
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(safetensors.torch.save(whole, dict(header) if header else None))
+    draft.replace(path)
 
 
 def load_into(network: nn.Module, path: Path) -> None:

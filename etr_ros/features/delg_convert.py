@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from etr_ros import weights
 from etr_ros.errors import WeightsError
 from etr_ros.features.delg import Delg, DelgR50, DelgR101
 
@@ -82,11 +81,9 @@ def convert(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, dict[str, Tensor]]
 def convert_file(arrays_path: Path, output: Path) -> str:
     """Convert an .npz file into a .safetensors file; the registered name of what it holds. Raises WeightsError."""
     name, state = convert(read_arrays(arrays_path))
-    draft = output.with_name(output.name + ".draft")
     try:
-        save_file(state, draft)
-        draft.replace(output)
-    except (OSError, SafetensorError) as error:
+        weights.save_tensors(output, state)
+    except OSError as error:
         raise WeightsError(f"cannot write {output}: {error}") from error
     return name
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
+from etr_ros import weights
 from etr_ros.config import Config
 from etr_ros.errors import DataError
 from etr_ros.features.extractor import load_network, network_input
@@ -67,13 +67,11 @@ def whitening(x: NDArray[np.float32], dim: int, power: float) -> tuple[NDArray[n
 
 def save_vlad(head: Vlad, path: Path) -> None:
     """Write the head as safetensors; the projection, which is most of it, as 8-bit integers with a scale per row."""
-    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    tensors = head.state_dict()
     projection = tensors.pop("projection")
     scale = projection.abs().amax(dim=1, keepdim=True) / 127
     tensors |= {"projection_int8": (projection / scale).round().to(torch.int8), "projection_scale": scale}
-    draft = path.with_suffix(".part")
-    save_file(tensors, draft, {"kind": "vlad"})
-    draft.replace(path)
+    weights.save_tensors(path, tensors, {"kind": "vlad"})
 
 
 def _cluster(dense: list[Tensor], codebook: CodebookConfig) -> NDArray[np.float32]:
