@@ -98,7 +98,13 @@ def _write(
     path = settings.output / "etr.safetensors"
     rerank.save(path, model, report.best.calibration, {"seed": str(settings.seed), "steps": str(settings.steps)})
     metrics = {
-        "settings": {name: str(value) for name, value in dataclasses.asdict(settings).items()},
+        "settings": {
+            "model": settings.model,
+            "start": settings.start,
+            "copies": settings.copies,
+            "steps": settings.steps,
+            "seed": settings.seed,
+        },
         "sources": [p.name for p in settings.data],
         "validation_sources": [p.name for p in settings.validation],
         "parameters": sum(p.numel() for p in model.parameters()),

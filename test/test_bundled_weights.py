@@ -1,0 +1,54 @@
+"""The weights that ship: whole, small, described, and able to do their work."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from etr_ros import rerank, weights
+from etr_ros.config import Config
+from etr_ros.features import Extractor
+from etr_ros.train.augment import augment
+
+FILES = sorted(weights.BUNDLED_DIR.glob("*.safetensors"))
+ENTRIES = {entry.file: entry for entry in weights.REGISTRY}
+
+
+def test_all_together_are_small() -> None:
+    assert FILES
+    assert sum(file.stat().st_size for file in FILES) < 12_000_000
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_each_is_registered_whole_and_has_a_model_card(file) -> None:  # type: ignore[no-untyped-def]
+    entry = ENTRIES[file.name]
+    assert entry.sha256 and entry.licence
+    assert weights.verify(entry.name) == file
+    cards = [card for card in weights.BUNDLED_DIR.glob("*.md") if entry.name in card.read_text(encoding="utf-8")]
+    assert cards, f"no model card describes {entry.name}"
+
+
+def scene(seed: int) -> NDArray[np.uint8]:
+    """A made-up wall of posters."""
+    rng = np.random.default_rng(seed)
+    image = np.full((240, 320, 3), rng.integers(60, 200, 3), np.uint8)
+    for _ in range(90):
+        corner, size = rng.integers(-20, 300, 2), rng.integers(6, 70, 2)
+        cv2.rectangle(image, corner, corner + size, rng.integers(0, 256, 3).tolist(), -1)
+    return image
+
+
+def test_etr_finds_the_same_scene_under_another_light() -> None:
+    extractor = Extractor.load(Config())
+    scorer = rerank.load("etr-s", "xfeat", torch.device("cpu"))
+    assert scorer is not None
+    candidates = [extractor(scene(seed)) for seed in range(8)]
+    for seed in range(4):
+        seen_later = extractor(augment(scene(seed), np.random.default_rng(seed)))
+        scores = scorer(seen_later, candidates)
+        assert int(scores.values.argmax()) == seed
+        assert scores.probabilities is not None
+        assert scores.probabilities[seed] > 0.5 > np.delete(scores.probabilities, seed).max()
