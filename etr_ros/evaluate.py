@@ -15,12 +15,13 @@ import faiss
 import numpy as np
 import torch
 
-from etr_ros import __version__, ground_truth
+from etr_ros import __version__, ground_truth, rerank
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.database import MANIFEST
 from etr_ros.datasets import FrameSource, ImageFolder
 from etr_ros.errors import DataError, ImageError
+from etr_ros.features.extractor import choose_device
 from etr_ros.ground_truth import GroundTruth
 from etr_ros.pipeline import PlaceRecognizer
 from etr_ros.predictions import Answer, measure, stage_times, write_results
@@ -90,6 +91,11 @@ def evaluate(request: Request, config: Config, track: Track = untracked) -> Repo
     pairs = ground_truth.read_pairs(request.ground_truth) if request.ground_truth else None
     queries = ImageFolder(request.query, request.poses_query)
     is_sequence = request.database is None
+    # wrong weights are told before the map is built, not after
+    rerank.load(config.rerank.name, config.extractor.name, choose_device(config.compute.device))
+    frames = len(queries.names)
+    if is_sequence and request.exclude_frames >= frames - 1:
+        raise DataError(f"excluding {request.exclude_frames} frames leaves nothing of {frames}: exclude fewer")
     start = time.perf_counter()
     if request.database is not None and _is_map(request.database):
         database, map_path = None, request.database

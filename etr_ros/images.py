@@ -66,6 +66,8 @@ _LAYOUTS = {
 
 RAW_ENCODINGS = tuple(_LAYOUTS)
 
+cv2.setLogLevel(0)  # a picture that cannot be decoded is told once, by ImageError
+
 
 def read(path: Path) -> Image:
     """The picture in a file. Raises ImageError when it cannot be read or decoded."""

@@ -293,8 +293,11 @@ def load_into(network: nn.Module, path: Path) -> None:
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} is made for another network: {reason}") from error
+        reason = str(error).splitlines()[-1].strip()[:100].rstrip(".")
+        kind = type(network).__name__
+        raise WeightsError(
+            f"{path} is made for another network than {kind} ({reason}): give one that fits, see `etr weights list`"
+        ) from error
 
 
 def fingerprint(path: Path) -> str:

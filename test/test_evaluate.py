@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from etr_ros import rerank
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.datasets import ImageFolder
-from etr_ros.errors import DataError
+from etr_ros.errors import DataError, WeightsError
 from etr_ros.evaluate import Request, evaluate
 from fakes import fake_networks, save_boards
 
@@ -196,7 +197,18 @@ def test_contradicting_requests_write_nothing(town: Path, values: dict[str, obje
 def test_sequence_requests_that_leave_nothing(loop: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="excluding 9 frames leaves nothing of 10"):
         evaluate(Request(loop, tmp_path / "out", exclude_frames=9), CONFIG)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="give a larger tolerance"):
         evaluate(Request(loop, tmp_path / "out", exclude_frames=3, frame_tolerance=3), CONFIG)
     with pytest.raises(DataError, match="poses of the database"):
         evaluate(Request(loop, tmp_path / "out", poses_database=tmp_path / "x.csv"), CONFIG)
+
+
+def test_a_wrong_re_ranker_is_told_before_the_map_is_built(town: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise WeightsError("holds no ETR")
+
+    monkeypatch.setattr(rerank, "load", refuse)
+    with pytest.raises(WeightsError, match="holds no ETR"):
+        evaluate(request(town), CONFIG)
+    assert not (town / "out").exists()

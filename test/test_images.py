@@ -213,6 +213,13 @@ def test_too_large_a_file_is_refused_before_it_is_decoded() -> None:
             images.decode(data)
 
 
+def test_a_picture_of_floats_is_refused_without_noise_of_the_decoder(capfd: pytest.CaptureFixture[str]) -> None:
+    _, tiff = cv2.imencode(".tif", np.full((HEIGHT, WIDTH), 0.5, np.float32))
+    with pytest.raises(ImageError, match="no picture that can be decoded"):
+        images.decode(tiff.tobytes())
+    assert capfd.readouterr().err == ""
+
+
 def test_an_8k_picture_is_accepted() -> None:
     assert images.from_raw("mono8", 4320, 7680, 7680, bytes(7680 * 4320)).shape == (
         4320,

@@ -73,5 +73,7 @@ def test_updated_refuses_a_value_out_of_range() -> None:
 
 def test_reference_page_is_up_to_date() -> None:
     page = pytest.importorskip("etr_ros.ros.reference", reason="etr_ros_msgs is not built", exc_type=ImportError)
-    command = "python -m etr_ros.ros.reference docs/reference.md"
+    command = "python -m etr_ros.ros.reference docs/reference.md README.md"
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == page.reference(), f"run `{command}`"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.BEGIN in readme and readme == page.embedded(readme), f"run `{command}`"

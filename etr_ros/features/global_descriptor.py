@@ -58,7 +58,7 @@ class Vlad(GlobalHead):
             head = Vlad(clusters, local_dim, len(tensors["projection"]))
             head.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"{path} is not a VLAD codebook: {error}") from error
+            raise WeightsError(f"{path} is not a VLAD codebook: give a file that `etr fit-vlad` wrote") from error
         if head.centres.shape[1] != network.descriptor_dim:
             raise WeightsError(
                 f"{path} was fitted to {head.centres.shape[1]}-d local features, these have {network.descriptor_dim}"

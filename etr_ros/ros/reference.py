@@ -1,4 +1,4 @@
-"""The reference page of the node, made from code: `python -m etr_ros.ros.reference docs/reference.md`."""
+"""The tables of the node, made from code: `python -m etr_ros.ros.reference docs/reference.md README.md`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from etr_ros.ros.parameters import allowed, node_options
 _INTRODUCTION = """\
 # Topics, services and parameters of the node
 
-Made from the code by `python -m etr_ros.ros.reference docs/reference.md`; a test compares the two.
+Made from the code by `python -m etr_ros.ros.reference docs/reference.md README.md`; a test compares them.
 The node is called `etr`; `~` stands for its name, so `~/match` is `/etr/match` unless it runs in a namespace.
 The fields of every message and service are described in `etr_ros_msgs/`.
 """
@@ -24,25 +24,37 @@ read-only and are given at start, in a parameter file or with `--ros-args -p nod
 """
 
 
+BEGIN, END = "<!-- tables: made by etr_ros.ros.reference -->\n", "<!-- /tables -->\n"
+
+
 def reference() -> str:
     """The page as Markdown."""
-    return (
-        "\n".join(
-            [
-                _INTRODUCTION,
-                "## Published topics\n",
-                _table(("topic", "type", "what"), map(_endpoint_row, PUBLISHED)),
-                "## Subscribed topics\n",
-                _table(("parameter that names it", "type", "what"), map(_endpoint_row, SUBSCRIBED)),
-                "## Services\n",
-                _table(("service", "type", "what"), map(_endpoint_row, SERVICES)),
-                "## Parameters\n",
-                _PARAMETERS,
-                _table(("parameter", "default", "allowed", "live", "what"), map(_option_row, node_options())),
-            ]
-        ).rstrip("\n")
-        + "\n"
-    )
+    return f"{_INTRODUCTION}\n{tables()}"
+
+
+def embedded(page: str) -> str:
+    """`page` with the tables, one heading lower, between its marks; a page without the marks is all made new."""
+    if BEGIN not in page or END not in page:
+        return reference()
+    before, rest = page.split(BEGIN, 1)
+    lower = tables().replace("## ", "### ")
+    return f"{before}{BEGIN}\n{lower}\n{END}{rest.split(END, 1)[1]}"
+
+
+def tables() -> str:
+    """Topics, services and parameters as Markdown tables with headings."""
+    parts = [
+        "## Published topics\n",
+        _table(("topic", "type", "what"), map(_endpoint_row, PUBLISHED)),
+        "## Subscribed topics\n",
+        _table(("parameter that names it", "type", "what"), map(_endpoint_row, SUBSCRIBED)),
+        "## Services\n",
+        _table(("service", "type", "what"), map(_endpoint_row, SERVICES)),
+        "## Parameters\n",
+        _PARAMETERS,
+        _table(("parameter", "default", "allowed", "live", "what"), map(_option_row, node_options())),
+    ]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
 def _endpoint_row(endpoint: Endpoint) -> tuple[str, ...]:
@@ -60,11 +72,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the page to the file named, or to the terminal."""
-    if arguments:
-        Path(arguments[0]).write_text(reference(), encoding="utf-8")
-    else:
+def main(paths: Sequence[str]) -> int:
+    """Bring the named pages up to date, or write the page to the terminal."""
+    for path in map(Path, paths):
+        page = path.read_text(encoding="utf-8") if path.is_file() else ""
+        path.write_text(embedded(page), encoding="utf-8")
+    if not paths:
         sys.stdout.write(reference())
     return 0
 

@@ -66,9 +66,8 @@ def report(answers: list[Answer], map_path: Path, output: Path, judge: Judge | N
     _write_csv(output / "matches.csv", answered)
     print(f"every answer:         {output / 'matches.csv'}")
     if matches:
-        shown = sorted(matches, key=lambda match: match.is_right)  # wrong ones are always on the sheet
-        wrong = [m for m in shown if not m.is_right][: SHEET_PAIRS // 2]
-        right = [m for m in shown if m.is_right]
+        wrong = [m for m in matches if m.is_right is False][: SHEET_PAIRS // 2]  # always on the sheet
+        right = [m for m in matches if m.is_right is not False]
         spread = np.unique(np.linspace(0, len(right) - 1, SHEET_PAIRS - len(wrong)).astype(int)) if right else []
         plot_sheet(output / "matches.png", wrong + [right[i] for i in spread])
         print(f"picture pairs:        {output / 'matches.png'}")
@@ -80,7 +79,7 @@ def _judged(answer: Answer, candidate: PlaceCandidate, place_map: PlaceMap, judg
     thumbnail = place_map.thumbnail(candidate.place_id)
     if thumbnail is None:
         raise MapError(f"the map has no thumbnail of place {candidate.place_id}: build it again")
-    right = judge.is_right(answer.frame, candidate.place_id) if judge else True
+    right = judge.is_right(answer.frame, candidate.place_id) if judge else None
     caption = f"{answer.frame.name}  ETR {candidate.etr_score:.1f}  p {candidate.probability:.2f}"
     recognised = Frame(thumbnail, place.stamp_ns, place.name, place.session, place.pose)
     return JudgedMatch(answer.frame, recognised, right, caption)

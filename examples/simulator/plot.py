@@ -18,7 +18,7 @@ from examples.simulator.level import Level
 from examples.simulator.plan import Round
 
 RIGHT, WRONG = "#2ca02c", "#d62728"
-RIGHT_BGR, WRONG_BGR = (44, 160, 44), (40, 39, 214)
+RIGHT_BGR, WRONG_BGR, UNJUDGED_BGR = (44, 160, 44), (40, 39, 214), (110, 110, 110)
 TILE_PX = 320, 240
 BORDER_PX, CAPTION_PX = 6, 28
 VIEW_MARGIN_M = 8.0
@@ -26,11 +26,11 @@ VIEW_MARGIN_M = 8.0
 
 @dataclass(frozen=True, eq=False)
 class JudgedMatch:
-    """A query, the place that was recognised, and whether that is true."""
+    """A query, the place that was recognised, and whether that is true; None when nobody knows."""
 
     query: Frame
     place: Frame
-    is_right: bool
+    is_right: bool | None
     caption: str
 
 
@@ -52,7 +52,7 @@ def plot_map(path: Path, level: Level, survey: Round, second: Round, matches: Se
         ylim=(low[1] - VIEW_MARGIN_M, high[1] + VIEW_MARGIN_M),
         xlabel="x in metres",
         ylabel="y in metres",
-        title=f"{level.name}: {sum(match.is_right for match in matches)} of {len(matches)} matches are right",
+        title=f"{level.name}: {sum(bool(match.is_right) for match in matches)} of {len(matches)} matches are right",
     )
     for colour, name in ((RIGHT, "right match"), (WRONG, "wrong match")):
         axes.plot([], [], color=colour, marker="o", label=name)
@@ -61,7 +61,7 @@ def plot_map(path: Path, level: Level, survey: Round, second: Round, matches: Se
 
 
 def plot_sheet(path: Path, matches: Sequence[JudgedMatch], columns: int = 3) -> None:
-    """Save the matches as picture pairs (query left, place right) with captions; green is right, red is wrong."""
+    """Save the matches as picture pairs (query left, place right), captioned; green right, red wrong, grey unknown."""
     tiles = [_tile(match) for match in matches]
     if not tiles:
         raise DataError("there are no matches to show on a picture sheet")
@@ -80,7 +80,7 @@ def _ends(match: JudgedMatch) -> list[tuple[float, float]]:
 def _tile(match: JudgedMatch) -> NDArray[np.uint8]:
     images = [match.query.image, match.place.image]
     pair = np.hstack([cv2.resize(image, TILE_PX, interpolation=cv2.INTER_AREA) for image in images])
-    colour = RIGHT_BGR if match.is_right else WRONG_BGR
+    colour = UNJUDGED_BGR if match.is_right is None else RIGHT_BGR if match.is_right else WRONG_BGR
     framed = cv2.copyMakeBorder(pair, CAPTION_PX, BORDER_PX, BORDER_PX, BORDER_PX, cv2.BORDER_CONSTANT, value=colour)
     white, at = (255, 255, 255), (BORDER_PX, CAPTION_PX - 8)
     cv2.putText(framed, match.caption, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, white, 1, cv2.LINE_AA)
