@@ -122,6 +122,18 @@ def read_info(path: Path) -> MapInfo:
     return info
 
 
+def check_files(info: MapInfo) -> None:
+    """Raises MapError that names the first file of a map that is missing or has not the size it was written with."""
+    folder = Path(info.path) / f"data-{info.map_id}"
+    for name, size in info.files.items():
+        file = folder / name
+        actual = file.stat().st_size if file.is_file() else None
+        if actual is None:
+            raise MapError(f"the map {info.path} lacks its file {name}: copy it whole or build it again")
+        if actual != size:
+            raise MapError(f"{file} has {actual} bytes instead of {size}: copy the map whole or build it again")
+
+
 _ARRAYS = ("offsets.i64", "keypoints.f32", "scores.f16", "descriptors.f16", "scales.u8")
 _DTYPES = {"i64": np.int64, "f32": np.float32, "f16": np.float16, "u8": np.uint8}
 
@@ -133,13 +145,7 @@ class PlaceMap:
         """Raises MapError that names the file and what is wrong with it."""
         self.info = info = read_info(path)
         self._folder = path / f"data-{info.map_id}"
-        for name, size in info.files.items():
-            file = self._folder / name
-            actual = file.stat().st_size if file.is_file() else None
-            if actual is None:
-                raise MapError(f"the map {path} lacks its file {name}: copy it whole or build it again")
-            if actual != size:
-                raise MapError(f"{file} has {actual} bytes instead of {size}: copy the map whole or build it again")
+        check_files(info)
         self.index = retrieval.read_index(self._folder / "index.faiss", info.places, info.features.global_dim)
         self.places, self._image_sizes = self._read_places()
         self._offsets = self._array("offsets.i64", (info.places + 1,))

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from builders import SPEC, make_features, make_frame
+from etr_ros.cli.info import run as run_info
 from etr_ros.config import Config
 from etr_ros.database import MapWriter, PlaceMap, read_info
 from etr_ros.errors import MapError
@@ -176,8 +178,9 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, damage: str) -> None
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(MapError, match=name):
-        PlaceMap(tmp_path / "map")
+    for opens in (lambda: PlaceMap(tmp_path / "map"), lambda: run_info(Namespace(map=tmp_path / "map", json=False))):
+        with pytest.raises(MapError, match=name):
+            opens()
 
 
 def test_an_index_of_noise_is_refused(tmp_path: Path) -> None:

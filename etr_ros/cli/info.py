@@ -23,10 +23,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the manifest. Raises MapError."""
-    from etr_ros.database import read_info
+    """Print the manifest. Raises MapError, also when a file of the map is missing or cut."""
+    from etr_ros.database import check_files, read_info
 
     info = read_info(args.map)
+    check_files(info)
     if args.json:
         print(json.dumps(dataclasses.asdict(info) | {"size_bytes": info.size_bytes}, indent=2))
         return 0
