@@ -38,7 +38,7 @@ class Calibration:
         return probabilities
 
 
-# Of inlier counts (512 XFeat locals), on the validation places of the shipped ETR weights: see docs/results.md
+# Of inlier counts of 512 XFeat locals, on the validation places of the shipped ETR weights (docs/results.md)
 INLIER_CALIBRATION = Calibration(slope=0.0662, offset=-4.486)
 
 
