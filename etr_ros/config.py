@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,57 +11,40 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from etr_ros.errors import ConfigError
+from etr_ros.options import Scalar, build, option, options
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-Scalar = bool | int | float | str
-
-
-def _option(
-    default: Scalar,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    live: bool = False,
-) -> Any:
-    """A field with its documentation. `live` values may be changed while the node runs."""
-    return field(
-        default=default,
-        metadata={"help": help, "low": low, "high": high, "choices": choices, "live": live},
-    )
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
     """Where the networks run."""
 
-    device: str = _option(
+    device: str = option(
         "auto", "Device of the networks; auto takes CUDA when there is one", choices=("auto", "cpu", "cuda")
     )
-    threads: int = _option(0, "CPU threads of the networks; 0 takes one per core", low=0, high=256)
+    threads: int = option(0, "CPU threads of the networks; 0 takes one per core", low=0, high=256)
 
 
 @dataclass(frozen=True)
 class ExtractorConfig:
     """How a picture becomes features. A map remembers these values; a query must use the same."""
 
-    name: str = _option(
+    name: str = option(
         "xfeat", "Local features", choices=("xfeat", "superpoint", "delg-lite", "delg-r50", "delg-r101")
     )
-    global_name: str = _option(
+    global_name: str = option(
         "auto",
         "Global descriptor; auto takes the one that goes with the local features",
         choices=("auto", "vlad", "delg"),
     )
-    global_weights: str = _option(
+    global_weights: str = option(
         "", "Weight file of the global descriptor (see `etr fit-vlad`); empty takes the registered one"
     )
-    weights: str = _option("", "Weight file of the local features; empty takes the registered one (see `etr weights`)")
-    max_keypoints: int = _option(512, "Local features kept per picture, strongest first", low=16, high=8192)
-    max_side_px: int = _option(
+    weights: str = option("", "Weight file of the local features; empty takes the registered one (see `etr weights`)")
+    max_keypoints: int = option(512, "Local features kept per picture, strongest first", low=16, high=8192)
+    max_side_px: int = option(
         640, "Pictures with a longer side are shrunk to this before extraction", low=64, high=4096
     )
 
@@ -70,16 +53,16 @@ class ExtractorConfig:
 class RetrievalConfig:
     """How candidates are found among the places of a map."""
 
-    index: str = _option("exact", "FAISS index built with the map", choices=("exact", "hnsw", "ivf-pq"))
-    top_k: int = _option(20, "Candidates retrieved for each query", low=1, high=1000, live=True)
+    index: str = option("exact", "FAISS index built with the map", choices=("exact", "hnsw", "ivf-pq"))
+    top_k: int = option(20, "Candidates retrieved for each query", low=1, high=1000, live=True)
 
 
 @dataclass(frozen=True)
 class RerankConfig:
     """How candidates are put in order."""
 
-    name: str = _option("etr-s", "Re-ranker: a registered name, a weight file (.safetensors), or none")
-    max_locals: int = _option(
+    name: str = option("etr-s", "Re-ranker: a registered name, a weight file (.safetensors), or none")
+    max_locals: int = option(
         0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
     )
 
@@ -88,11 +71,76 @@ class RerankConfig:
 class DecisionConfig:
     """When a candidate is believed."""
 
-    min_probability: float = _option(
+    min_probability: float = option(
         0.9, "Candidates below this match probability are not accepted", low=0.0, high=1.0, live=True
     )
-    ambiguity_m: float = _option(
+    ambiguity_m: float = option(
         5.0, "Accepted places further apart than this (metres) make the answer ambiguous", low=0.0, high=1e6, live=True
+    )
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """How the relative pose between a query and a place is computed, and what its covariance is made from."""
+
+    candidates: int = option(
+        8, "Best candidates whose relative pose is computed; 0 turns geometry off", low=0, high=100, live=True
+    )
+    min_inliers: int = option(
+        20, "Fewer local matches than this that agree with one motion do not verify a place",
+        low=6, high=4096, live=True,
+    )
+    pixel_sigma: float = option(
+        1.0, "Standard deviation of a local feature's position in pixels", low=0.01, high=100.0, live=True
+    )
+    depth_sigma: float = option(
+        0.0025, "Standard deviation of a depth of 1 m in metres; it grows with the square of the depth",
+        low=1e-5, high=1.0, live=True,
+    )
+    inflation: float = option(
+        2.5, "Covariances are multiplied by this: errors of neighbouring local features are alike, not independent",
+        low=1.0, high=100.0, live=True,
+    )
+    max_depth_m: float = option(
+        10.0, "Depth beyond this (metres) is not used", low=0.1, high=1000.0, live=True
+    )
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """When a place match becomes a loop closure: what odometry and neighbouring queries must say."""
+
+    enabled: bool = option(
+        False, "Build a map of this session while driving and look for loops in it (needs odometry)"
+    )
+    exclusion_s: float = option(
+        20.0, "Places of this session younger than this (seconds) are no candidates", low=0.0, high=1e6, live=True
+    )
+    exclusion_m: float = option(
+        5.0, "Places of this session nearer than this along the way driven (metres) are no candidates",
+        low=0.0, high=1e6, live=True,
+    )
+    min_probability: float = option(
+        0.5, "Match probability of a loop before odometry and neighbouring queries are asked",
+        low=0.0, high=1.0, live=True,
+    )
+    max_sigma_m: float = option(
+        0.15, "Metric loops whose relative position is less certain (standard deviation in metres) are rejected",
+        low=0.001, high=100.0, live=True,
+    )
+    min_support: int = option(
+        3, "Neighbouring queries that must agree with a loop before it is accepted", low=0, high=100, live=True
+    )
+    support_s: float = option(
+        10.0, "Queries within this time (seconds) are neighbours; a loop waits this long for support",
+        low=0.0, high=1e4, live=True,
+    )
+    max_pending: int = option(100, "Loops that wait for support; the oldest is rejected first", low=1, high=10000)
+    drift_m_per_m: float = option(
+        0.02, "Odometry drift in metres per metre driven (one standard deviation)", low=0.0, high=1.0, live=True
+    )
+    drift_deg_per_m: float = option(
+        0.2, "Odometry drift in degrees per metre driven (one standard deviation)", low=0.0, high=90.0, live=True
     )
 
 
@@ -100,9 +148,9 @@ class DecisionConfig:
 class KeyframeConfig:
     """Which pictures of a drive become places of a map: a picture is kept when any limit is passed."""
 
-    distance_m: float = _option(0.5, "Distance to the last keyframe in metres (needs poses)", low=0.0, high=1e4)
-    angle_deg: float = _option(20.0, "Turn since the last keyframe in degrees (needs poses)", low=0.0, high=180.0)
-    period_s: float = _option(
+    distance_m: float = option(0.5, "Distance to the last keyframe in metres (needs poses)", low=0.0, high=1e4)
+    angle_deg: float = option(20.0, "Turn since the last keyframe in degrees (needs poses)", low=0.0, high=180.0)
+    period_s: float = option(
         0.0, "Time since the last keyframe in seconds; 0 turns the rule off when there are poses", low=0.0, high=1e6
     )
 
@@ -111,35 +159,84 @@ class KeyframeConfig:
 class NodeConfig:
     """How the ROS node meets the robot."""
 
-    map: str = _option("", "Folder of the map, read at every configure; ~/load_map swaps it while running", live=True)
-    autostart: bool = _option(False, "Configure and activate at start, without a lifecycle manager")
-    image_topic: str = _option("image", "Topic of the camera")
-    compressed: bool = _option(False, "The image topic carries sensor_msgs/CompressedImage")
-    reliable: bool = _option(True, "Ask for reliable delivery of images; a best-effort camera needs false")
-    queue_depth: int = _option(2, "Images that the middleware may hold back for the node", low=1, high=100)
-    image_timeout_s: float = _option(
+    map: str = option("", "Folder of the map, read at every configure; ~/load_map swaps it while running", live=True)
+    autostart: bool = option(False, "Configure and activate at start, without a lifecycle manager")
+    image_topic: str = option("image", "Topic of the camera")
+    compressed: bool = option(False, "The image topic carries sensor_msgs/CompressedImage")
+    reliable: bool = option(True, "Ask for reliable delivery of images; a best-effort camera needs false")
+    queue_depth: int = option(2, "Images that the middleware may hold back for the node", low=1, high=100)
+    image_timeout_s: float = option(
         5.0, "Diagnostics report an error after this many seconds without an image", low=0.1, high=3600.0, live=True
     )
-    min_period_s: float = _option(
+    min_period_s: float = option(
         0.0, "Least time between queries in seconds, by image stamps; 0 queries whenever the node is free",
         low=0.0, high=3600.0, live=True,
     )
-    min_motion_m: float = _option(
-        0.0, "Query only after moving this far in metres, or turning (needs odom_topic; 0 turns the rule off)",
+    min_motion_m: float = option(
+        0.0, "Query only after moving this far in metres, or turning (needs odometry; 0 turns the rule off)",
         low=0.0, high=1e4, live=True,
     )
-    min_motion_deg: float = _option(
-        0.0, "Query only after turning this far in degrees, or moving (needs odom_topic; 0 turns the rule off)",
+    min_motion_deg: float = option(
+        0.0, "Query only after turning this far in degrees, or moving (needs odometry; 0 turns the rule off)",
         low=0.0, high=180.0, live=True,
     )
-    odom_topic: str = _option("", "Topic of nav_msgs/Odometry for the least motion; empty does not subscribe")
-    place_sigma_m: float = _option(
-        1.0, "Standard deviation of ~/pose in metres: how far from a place it is still recognised (spacing of the map)",
+    place_sigma_m: float = option(
+        1.0, "Standard deviation of ~/pose in metres where no metric relative pose is known: the spacing of the map",
         low=0.01, high=1e4, live=True,
     )
-    place_sigma_deg: float = _option(
-        20.0, "Standard deviation of ~/pose in degrees: how far turned from a place it is still recognised",
+    place_sigma_deg: float = option(
+        20.0, "Standard deviation of ~/pose in degrees where no metric relative pose is known",
         low=0.1, high=180.0, live=True,
+    )
+
+
+@dataclass(frozen=True)
+class SensorConfig:
+    """What else than images the node listens to, and where the camera sits."""
+
+    camera_info_topic: str = option("", "Topic of sensor_msgs/CameraInfo; empty: no intrinsics, so no relative pose")
+    rectified: bool = option(
+        False, "The camera's pictures are rectified: the intrinsics are P of the camera info, not K and the distortion"
+    )
+    depth_topic: str = option(
+        "", "Topic of depth images registered to the camera (16UC1 in mm or 32FC1 in m; compressed when its name ends "
+        "in /compressedDepth)"
+    )
+    right_image_topic: str = option(
+        "", "Topic of the right camera of a rectified stereo pair (compressed when its name ends in /compressed)"
+    )
+    right_info_topic: str = option("", "Topic of the right camera's sensor_msgs/CameraInfo")
+    odom_topic: str = option("", "Topic of nav_msgs/Odometry; empty reads odom_frame from TF in loop mode")
+    odom_frame: str = option("odom", "Frame of the odometry when it is read from TF")
+    odom_jump_m: float = option(
+        2.0, "A step of the odometry longer than this within 0.2 s (metres) is a jump, as is a turn of more than 60 "
+        "degrees; geometry is not carried across it",
+        low=0.01, high=1e4,
+    )
+    base_frame: str = option("base_link", "Frame of the robot's body")
+    camera_mount: str = option(
+        "", "Where the camera sits on the body, 'x y z roll pitch yaw' in metres and degrees; with zero angles it "
+        "looks along the body's x, a positive pitch tilts it down; empty asks TF for the image's frame"
+    )
+    sync_ms: float = option(
+        20.0, "Depth, right image and odometry may differ from the image's stamp by this (milliseconds)",
+        low=0.0, high=1000.0, live=True,
+    )
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Which SLAM back ends the accepted loops and poses are sent to."""
+
+    names: str = option(
+        "", "Back ends to feed, separated by commas: rtabmap, pose_graph, cslam, initialpose, cuvslam; empty feeds none"
+    )
+    robot_id: int = option(0, "Number of this robot in pose_graph", low=0, high=2**31 - 1)
+    node_tolerance_s: float = option(
+        1.0, "rtabmap and cslam: a place belongs to their nearest node within this time (seconds)", low=0.001, high=60.0
+    )
+    max_waiting: int = option(
+        100, "rtabmap and cslam: loops that wait for their nodes; beyond, the oldest is given up", low=1, high=10000
     )
 
 
@@ -152,6 +249,8 @@ class Config:
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     decision: DecisionConfig = field(default_factory=DecisionConfig)
+    geometry: GeometryConfig = field(default_factory=GeometryConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
     keyframe: KeyframeConfig = field(default_factory=KeyframeConfig)
 
     @classmethod
@@ -185,7 +284,7 @@ class Config:
 
     def replace(self, **dotted: Any) -> Self:
         """A copy with some values changed: `config.replace(**{"retrieval.top_k": 5})`."""
-        flat: dict[str, Any] = {option.name: option.value for option in options(self)}
+        flat: dict[str, Any] = {each.name: each.value for each in options(self)}
         return type(self).from_dict(flat | dotted)
 
 
@@ -194,92 +293,5 @@ class RobotConfig(Config):
     """The core's configuration and that of the ROS node around it."""
 
     node: NodeConfig = field(default_factory=NodeConfig)
-
-
-@dataclass(frozen=True)
-class Option:
-    """One value of the configuration with all that describes it; `name` is dotted, as in `retrieval.top_k`."""
-
-    name: str
-    value: Scalar
-    help: str
-    low: float | None
-    high: float | None
-    choices: tuple[str, ...]
-    live: bool
-
-    @property
-    def kind(self) -> type[Scalar]:
-        return type(self.value)
-
-    def check(self, value: Any) -> Scalar:
-        """`value` as this option's type. Raises ConfigError that names the option, the value and what is allowed."""
-        if self.kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not self.kind:
-            raise ConfigError(f"{self.name} must be {self._type_word()}, not {value!r}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.name} must be one of {', '.join(self.choices)}, not '{value}'")
-        # `not (low <= value)` also refuses NaN
-        if isinstance(value, (int, float)) and (
-            (self.low is not None and not value >= self.low) or (self.high is not None and not value <= self.high)
-        ):
-            raise ConfigError(f"{self.name} must be between {self.low:g} and {self.high:g}, not {value}")
-        return value
-
-    def parse(self, text: str) -> Scalar:
-        """A value typed on a command line. Raises ConfigError."""
-        value: Any = text
-        try:
-            if self.kind is float:
-                value = float(text)
-            elif self.kind is not str:
-                value = yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError):
-            pass  # `check` says what is asked for
-        return self.check(value)
-
-    def _type_word(self) -> str:
-        return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[self.kind]
-
-
-def options(config: Any, prefix: str = "") -> Iterator[Option]:
-    """Every option of a configuration dataclass, in the order in which it is declared."""
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        name = prefix + entry.name
-        if dataclasses.is_dataclass(value):
-            yield from options(value, name + ".")
-        else:
-            yield Option(name, value, **entry.metadata)
-
-
-def build(kind: type, values: Mapping[str, Any]) -> Any:
-    """A validated configuration dataclass of type `kind` from nested or dotted values. Raises ConfigError."""
-    known = {option.name: option for option in options(kind())}
-    checked: dict[str, Scalar] = {}
-    for name, value in _flatten(values):
-        if name not in known:
-            raise ConfigError(f"unknown configuration value '{name}'; known are: {', '.join(known)}")
-        checked[name] = known[name].check(value)
-    return _construct(kind, checked, "")
-
-
-def _construct(kind: type, checked: Mapping[str, Scalar], prefix: str) -> Any:
-    default = kind()
-    arguments = {}
-    for entry in dataclasses.fields(default):
-        value = getattr(default, entry.name)
-        name = prefix + entry.name
-        section = dataclasses.is_dataclass(value)
-        arguments[entry.name] = _construct(type(value), checked, name + ".") if section else checked.get(name, value)
-    return kind(**arguments)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flatten(value, name + ".")
-        else:
-            yield name, value
+    sensor: SensorConfig = field(default_factory=SensorConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)

@@ -23,3 +23,7 @@ class MapError(EtrError):
 
 class DataError(EtrError):
     """An image folder, a bag, a pose file or a ground-truth file cannot be used."""
+
+
+class CameraError(EtrError):
+    """Intrinsics or depth that cannot be used."""

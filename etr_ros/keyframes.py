@@ -17,12 +17,13 @@ def select(frames: Iterable[Frame], config: KeyframeConfig) -> Iterator[Frame]:
     """
     last: Frame | None = None
     for frame in frames:
-        if last is None or _far_enough(last, frame, config):
+        if last is None or far_enough(last, frame, config):
             last = frame
             yield frame
 
 
-def _far_enough(last: Frame, frame: Frame, config: KeyframeConfig) -> bool:
+def far_enough(last: Frame, frame: Frame, config: KeyframeConfig) -> bool:
+    """Whether `frame` is to be the next keyframe after `last`."""
     late = abs(frame.stamp_ns - last.stamp_ns) >= config.period_s * 1e9
     if last.pose is None or frame.pose is None:
         return late

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros import decision, rerank
-from etr_ros.config import Config
+from etr_ros import decision, geometry, rerank
+from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.errors import ConfigError, MapError
 from etr_ros.features import Extractor
-from etr_ros.types import Candidate, Features, Frame, Place, PlaceMatch
+from etr_ros.types import Candidate, Features, FloatArray, Frame, LoopAnswer, Place, PlaceMatch, View
+from etr_ros.views import look
 
 
 class Stopwatch:
@@ -26,84 +30,77 @@ class Stopwatch:
     def lap(self, stage: str) -> None:
         """The time since the last lap belongs to `stage`."""
         now = time.perf_counter()
-        self.stage_ms[stage] = (now - self._last) * 1e3
+        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
 
 
-class PlaceRecognizer:
-    """Recognises the places of one map in pictures. `query` changes nothing in the map."""
+class Places(Protocol):
+    """Places that can be searched: `etr_ros.database.PlaceMap` or `etr_ros.session.SessionMap`."""
 
-    def __init__(self, place_map: PlaceMap, extractor: Extractor, scorer: rerank.Scorer | None, config: Config) -> None:
-        self._map, self._extractor, self._scorer, self._config = place_map, extractor, scorer, config
+    @property
+    def places(self) -> list[Place]: ...
+
+    def search(
+        self, query: Features, top_k: int, places_before: int | None = None
+    ) -> tuple[list[Place], FloatArray]: ...
+
+    def view(self, place_id: int) -> View: ...
+
+    def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What reads pictures and puts candidates in order."""
+
+    extractor: Extractor
+    scorer: rerank.Scorer | None
 
     @staticmethod
-    def open(map_path: Path, config: Config | None = None) -> PlaceRecognizer:
-        """Open a map and load the networks.
-
-        Raises MapError when the map is damaged or its features were made with other weights or another configuration,
-        WeightsError or ConfigError when a network cannot be loaded.
-        """
-        config = config or Config()
-        place_map = PlaceMap(map_path)
+    def load(config: Config) -> Networks:
+        """Raises WeightsError or ConfigError when a network cannot be loaded."""
         extractor = Extractor.load(config)
-        difference = place_map.info.features.difference(extractor.spec)
-        if difference:
-            raise MapError(
-                f"the map {map_path} was made with {difference}: "
-                "use the map's configuration (see `etr info`) or build it again"
-            )
-        scorer = rerank.load(config.rerank.name, config.extractor.name, extractor.device, config.rerank.max_locals)
-        return PlaceRecognizer(place_map, extractor, scorer, config)
-
-    @property
-    def info(self) -> MapInfo:
-        return self._map.info
-
-    @property
-    def places(self) -> list[Place]:
-        """All places of the map; the index is the place id."""
-        return self._map.places
-
-    def configure(self, config: Config) -> None:
-        """Take over values that may change while running (`live` in config.py).
-
-        Raises ConfigError for any other change.
-        """
-        sections = ("compute", "extractor", "rerank")
-        fixed = [section for section in sections if getattr(config, section) != getattr(self._config, section)]
-        if fixed:
-            raise ConfigError(f"{', '.join(fixed)} cannot change while running: load the map again")
-        self._config = config
+        name, max_locals = config.rerank.name, config.rerank.max_locals
+        return Networks(extractor, rerank.load(name, config.extractor.name, extractor.device, max_locals))
 
     def warm_up(self, width: int = 640, height: int = 480) -> None:
-        """Run once on noise, so that the first real query is not the slow one."""
-        noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-        self.query(Frame(noise, stamp_ns=0))
+        """Run once on noise, so that the first real picture is not the slow one."""
+        features = self.extractor(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+        if self.scorer is not None:
+            self.scorer(features, [features, features])
 
-    def query(self, frame: Frame, places_before: int | None = None) -> PlaceMatch:
-        """Where is this picture? With `places_before`, only places with a smaller id are candidates.
+    def find(
+        self,
+        view: View,
+        stamp_ns: int,
+        places: Places,
+        config: Config,
+        watch: Stopwatch,
+        *,
+        before: int | None = None,
+        with_geometry: bool = True,
+    ) -> PlaceMatch:
+        """Which of the places (with `before`: of those with a smaller id) shows the view?
 
-        Raises ImageError when no features can be computed from the picture.
+        `with_geometry` verifies the best candidates, see `geometry.estimate`.
         """
-        watch = Stopwatch()
-        features = self._extractor(frame.image)
-        watch.lap("extract")
-        places, cosines = self._map.search(features, self._config.retrieval.top_k, places_before)
+        found, cosines = places.search(view.features, config.retrieval.top_k, before)
         watch.lap("retrieve")
-        candidates = self._ranked(features, places, cosines)
+        candidates = self._ranked(view.features, [places.view(place.place_id) for place in found], found, cosines)
         watch.lap("rerank")
-        state, judged = decision.decide(candidates, self._config.decision)
+        if with_geometry:
+            candidates = _verified(view, candidates, places, config.geometry)
+            watch.lap("verify")
+        state, judged = decision.decide(candidates, config.decision, config.geometry)
         watch.lap("decide")
-        return PlaceMatch(frame.stamp_ns, state, judged, watch.stage_ms)
+        return PlaceMatch(stamp_ns, state, judged, watch.stage_ms)
 
-    def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None:
-        """A small (H, W, 3) BGR picture of a place, or None when the map has none."""
-        return self._map.thumbnail(place_id)
-
-    def _ranked(self, query: Features, places: list[Place], cosines: NDArray[np.float32]) -> list[Candidate]:
-        if self._scorer is None:
+    def _ranked(
+        self, query: Features, views: list[View], places: list[Place], cosines: FloatArray
+    ) -> list[Candidate]:
+        if self.scorer is None:
             return [Candidate(place, float(cosine)) for place, cosine in zip(places, cosines, strict=True)]
-        scores = self._scorer(query, [self._map.features(place.place_id) for place in places])
+        scores = self.scorer(query, [view.features for view in views])
         probabilities, inliers = scores.probabilities, scores.inliers
         return [
             Candidate(
@@ -115,3 +112,122 @@ class PlaceRecognizer:
             )
             for i in np.argsort(-scores.values, kind="stable")
         ]
+
+
+def _verified(view: View, candidates: list[Candidate], places: Places, config: GeometryConfig) -> list[Candidate]:
+    """The best candidates with the relative pose to each."""
+    verified = []
+    for candidate in candidates[: config.candidates]:
+        found = geometry.estimate(view, places.view(candidate.place.place_id), config)
+        verified.append(dataclasses.replace(candidate, geometry=found, inliers=found.inliers))
+    return verified + candidates[config.candidates :]
+
+
+class Recognizer(Protocol):
+    """What a node or a replay asks: `PlaceRecognizer`, or `etr_ros.loops.LoopDetector` while a session is driven."""
+
+    networks: Networks
+
+    @property
+    def info(self) -> MapInfo: ...
+
+    def configure(self, config: Config) -> None: ...
+
+    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None: ...
+
+    def load_map(self, map_path: Path) -> None: ...
+
+    def save_map(self, path: Path) -> MapInfo: ...
+
+    def restart(self) -> None: ...
+
+    def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None: ...
+
+
+class PlaceRecognizer:
+    """Recognises the places of one map in pictures. `query` changes nothing in the map."""
+
+    def __init__(self, place_map: PlaceMap, networks: Networks, config: Config) -> None:
+        self.map, self.networks, self._config = place_map, networks, config
+
+    @staticmethod
+    def open(map_path: Path, config: Config | None = None) -> PlaceRecognizer:
+        """Open a map and load the networks.
+
+        Raises MapError when the map is damaged or its features were made with other weights or another configuration,
+        WeightsError or ConfigError when a network cannot be loaded.
+        """
+        config = config or Config()
+        place_map = PlaceMap(map_path)
+        networks = Networks.load(config)
+        require_same_features(place_map, networks.extractor)
+        return PlaceRecognizer(place_map, networks, config)
+
+    @property
+    def info(self) -> MapInfo:
+        return self.map.info
+
+    @property
+    def places(self) -> list[Place]:
+        """All places of the map; the index is the place id."""
+        return self.map.places
+
+    def configure(self, config: Config) -> None:
+        """Take over values that may change while running (`live` in config.py).
+
+        Raises ConfigError for any other change.
+        """
+        require_live(self._config, config)
+        self._config = config
+
+    def query(self, frame: Frame, places_before: int | None = None) -> PlaceMatch:
+        """Where is this picture? With `places_before`, only places with a smaller id are candidates.
+
+        Raises ImageError when no features can be computed from the picture.
+        """
+        watch = Stopwatch()
+        view = look(self.networks.extractor, frame, self._config.geometry)
+        watch.lap("extract")
+        calibrated = view.camera is not None  # without intrinsics geometry knows less than the re-ranker
+        return self.networks.find(
+            view, frame.stamp_ns, self.map, self._config, watch, before=places_before, with_geometry=calibrated
+        )
+
+    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
+        """The answer to any picture, as `LoopDetector.answer`; there are no loops without a session."""
+        return LoopAnswer(self.query(frame), ())
+
+    def save_map(self, path: Path) -> MapInfo:
+        """Raises MapError: there is no session to save."""
+        raise MapError("nothing is mapped while localizing: set loop.enabled to map while driving")
+
+    def restart(self) -> None:
+        """Time went back: nothing to forget."""
+
+    def load_map(self, map_path: Path) -> None:
+        """Take another map; on failure the one in use stays. Raises MapError."""
+        place_map = PlaceMap(map_path)
+        require_same_features(place_map, self.networks.extractor)
+        self.map = place_map
+
+    def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None:
+        """A small (H, W, 3) BGR picture of a place, or None when the map has none."""
+        return self.map.thumbnail(place_id)
+
+
+def require_same_features(place_map: PlaceMap, extractor: Extractor) -> None:
+    """Raises MapError when the features of a map were made with other weights or another configuration."""
+    difference = place_map.info.features.difference(extractor.spec)
+    if difference:
+        raise MapError(
+            f"the map {place_map.info.path} was made with {difference}: "
+            "use the map's configuration (see `etr info`) or build it again"
+        )
+
+
+def require_live(old: Config, new: Config) -> None:
+    """Raises ConfigError when the two differ in what is only read when the networks are loaded."""
+    sections = ("compute", "extractor", "rerank")
+    fixed = [section for section in sections if getattr(new, section) != getattr(old, section)]
+    if fixed:
+        raise ConfigError(f"{', '.join(fixed)} cannot change while running: load the map again")

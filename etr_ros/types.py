@@ -1,6 +1,6 @@
 """The values that flow through the pipeline, in the order in which they flow.
 
-Frame -> Features -> Candidate (retrieved, re-ranked, judged) -> PlaceMatch.
+Frame -> View (features, camera) -> Candidate (retrieved, re-ranked, verified, judged) -> PlaceMatch -> LoopClosure.
 All are immutable; arrays in them are to be treated as read-only.
 """
 
@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from etr_ros.camera import Camera
 
 FloatArray = NDArray[np.float32]
 
@@ -29,13 +33,23 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One camera picture. `image` is (H, W, 3) uint8 in BGR order; `stamp_ns` is nanoseconds since epoch."""
+    """One camera picture. `image` is (H, W, 3) uint8 in BGR order; `stamp_ns` is nanoseconds since epoch.
+
+    `camera` holds the intrinsics, `body_t_camera` where the camera's optical frame (REP-104) sits on the robot.
+    `depth_m` (H, W) is the distance along the optical axis in metres, registered to the picture, NaN where unknown.
+    `right` (H, W, 3) is the picture of the right camera of a rectified stereo pair, `baseline_m` away.
+    """
 
     image: NDArray[np.uint8]
     stamp_ns: int
     name: str = ""
     session: str = ""
     pose: Pose | None = None
+    camera: Camera | None = None
+    body_t_camera: Pose | None = None
+    depth_m: FloatArray | None = None
+    right: NDArray[np.uint8] | None = None
+    baseline_m: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +66,8 @@ class Features:
     scales: NDArray[np.uint8]  # (N,) index into the extractor's list of image scales
     image_size: tuple[int, int]  # width, height in pixels
     global_descriptor: FloatArray  # (G,)
+    points_m: FloatArray | None = None  # (N, 3) where each local is in the optical frame, NaN where unknown
+    depth_sigma_m: FloatArray | None = None  # (N,) of z in points_m; None or NaN: as the depth camera's
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -65,7 +81,18 @@ class Features:
             self.scales[:count],
             self.image_size,
             self.global_descriptor,
+            None if self.points_m is None else self.points_m[:count],
+            None if self.depth_sigma_m is None else self.depth_sigma_m[:count],
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A picture reduced to what recognition and geometry read of it."""
+
+    features: Features
+    camera: Camera | None = None
+    body_t_camera: Pose | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +122,44 @@ class Candidate:
     inliers: int | None = None
     accepted: bool = False
     reason: str = ""
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """How the robot stood at the query to how it stood at the place, from local matches that agree with one motion.
+
+    `match_t_query` is the pose of the query's body in the matched place's body frame: p_match = match_t_query p_query.
+    Its position is in metres when `is_metric`; else it is a unit direction, or zero when not even that is known.
+    It is None when no relative pose could be computed. `covariance` is (6, 6), see `etr_ros.transforms`; when the pose
+    is not metric, its position block says how sure the direction is. `degeneracy` names what makes it less certain,
+    empty when nothing does; `coverage` is the share of the picture that the inliers spread over, in [0, 1].
+    """
+
+    inliers: int
+    matches: int
+    match_t_query: Pose | None = None
+    covariance: NDArray[np.float64] | None = None
+    is_metric: bool = False
+    degeneracy: str = ""
+    coverage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoopClosure:
+    """Two places that are believed, or not, to be near each other, for the pose graph of a SLAM back end.
+
+    `geometry.match_t_query` is the relative pose. `reason` is empty when `accepted`, else says why not; a rejected one
+    must not enter a pose graph. `support` counts the neighbouring queries that agree.
+    """
+
+    query: Place
+    match: Place
+    geometry: Geometry
+    probability: float | None = None
+    support: int = 0
+    accepted: bool = False
+    reason: str = ""
 
 
 class State(enum.Enum):
@@ -118,3 +183,14 @@ class PlaceMatch:
     def best(self) -> Candidate | None:
         """The accepted candidate with the best score, or None."""
         return next((candidate for candidate in self.candidates if candidate.accepted), None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoopAnswer:
+    """What one picture told: its match, and the loops that are decided now.
+
+    A loop may belong to an earlier keyframe, which waited for this one's support.
+    """
+
+    match: PlaceMatch
+    loops: tuple[LoopClosure, ...]

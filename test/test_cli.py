@@ -17,8 +17,9 @@ from etr_ros.cli.evaluate import summary
 from etr_ros.cli.main import main
 from etr_ros.cli.options import SHORT_FORMS, add_config_options, config_from
 from etr_ros.cli.progress import size_text
-from etr_ros.config import Config, options
+from etr_ros.config import Config
 from etr_ros.errors import ConfigError, MapError
+from etr_ros.options import options
 from fakes import fake_networks, save_boards
 
 VERBS = ("build-map", "info", "evaluate", "weights", "train")

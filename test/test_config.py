@@ -9,8 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etr_ros.config import Config, options
+from etr_ros.config import Config
 from etr_ros.errors import ConfigError
+from etr_ros.options import options
 
 
 def test_nested_and_dotted_values_mean_the_same() -> None:

@@ -24,6 +24,7 @@ from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from etr_ros.localization import pose_of
 from etr_ros.ros import conversions
 
 INFO = MapInfo(
@@ -35,6 +36,7 @@ INFO = MapInfo(
     sessions=("monday", "tuesday"),
     has_poses=True,
     frame_id="map",
+    rigs=(),
     features=SPEC,
     index="exact",
     index_parameters={},
@@ -124,7 +126,9 @@ def test_image_that_cannot_be_used(message: Image | CompressedImage) -> None:
 
 @given(st.floats(0.01, 1e3), st.floats(0.1, 180.0))
 def test_covariance_is_that_of_the_sigmas_and_never_singular(sigma_m: float, sigma_deg: float) -> None:
-    message = conversions.to_pose_with_covariance(Pose((1.0, 2.0, 3.0)), conversions.to_stamp(7), sigma_m, sigma_deg)
+    known = pose_of(Candidate(Place(0, "", "", 0, Pose((1.0, 2.0, 3.0))), 0.9), sigma_m, sigma_deg)
+    assert known is not None
+    message = conversions.to_pose_with_covariance(*known, conversions.to_stamp(7))
     covariance = np.reshape(message.pose.covariance, (6, 6))
     assert np.sqrt(np.diag(covariance)) == pytest.approx([sigma_m] * 3 + [math.radians(sigma_deg)] * 3)
     assert np.linalg.eigvalsh(covariance).min() > 0

@@ -17,8 +17,9 @@ import pytest
 from builders import SPEC, make_features, make_frame
 from etr_ros.cli.info import run as run_info
 from etr_ros.config import Config
-from etr_ros.database import MapWriter, PlaceMap, read_info
+from etr_ros.database import PlaceMap, read_info
 from etr_ros.errors import MapError
+from etr_ros.map_writer import MapWriter
 from etr_ros.types import Pose
 
 
@@ -42,7 +43,7 @@ def test_round_trip(tmp_path: Path) -> None:
     for i, place in enumerate(opened.places):
         assert (place.place_id, place.name, place.session, place.stamp_ns) == (i, f"{i:04d}.jpg", "survey", i * 10**9)
         assert place.pose == Pose((float(i), 0.5, 0.0))
-        stored, original = opened.features(i), make_features(i, count=10 + i)
+        stored, original = opened.view(i).features, make_features(i, count=10 + i)
         np.testing.assert_array_equal(stored.keypoints, original.keypoints)
         np.testing.assert_allclose(stored.descriptors, original.descriptors, atol=1e-3)
         np.testing.assert_allclose(stored.global_descriptor, original.global_descriptor)
@@ -84,7 +85,7 @@ def test_a_picture_without_local_features_is_a_place_too(tmp_path: Path) -> None
     with MapWriter(tmp_path / "map", SPEC, "exact", {}) as writer:
         writer.add(make_frame(0), make_features(0, count=0))
         writer.commit()
-    assert len(PlaceMap(tmp_path / "map").features(0)) == 0
+    assert len(PlaceMap(tmp_path / "map").view(0).features) == 0
 
 
 def test_an_empty_map_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_kill_during_a_build_leaves_the_old_map_or_none(tmp_path: Path, old_map:
         import sys, time
         from pathlib import Path
         from builders import SPEC, make_features, make_frame
-        from etr_ros.database import MapWriter
+        from etr_ros.map_writer import MapWriter
         with MapWriter(Path(sys.argv[1]), SPEC, "exact", {}) as writer:
             for i in range(10**6):
                 writer.add(make_frame(i), make_features(i))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from etr_ros.config import Config, Option, RobotConfig, options
+from etr_ros.config import Config, RobotConfig
 from etr_ros.errors import ConfigError
+from etr_ros.options import Option, options
 
 ROOT = Path(__file__).parent.parent
 

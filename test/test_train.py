@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import SPEC, make_features, make_frame, unit
-from etr_ros.database import MapWriter, PlaceMap
+from etr_ros.database import PlaceMap
 from etr_ros.errors import DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
+from etr_ros.map_writer import MapWriter
 from etr_ros.train import loop
 from etr_ros.train.augment import augment
 from etr_ros.train.codebook import whitening

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from etr_ros.config import Config, Option, options
+from etr_ros.config import Config
 from etr_ros.errors import ConfigError
+from etr_ros.options import Option, options
 
 SHORT_FORMS = {
     "--extractor": ("extractor.name", "NAME"),

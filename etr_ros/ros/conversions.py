@@ -23,7 +23,9 @@ from std_msgs.msg import Header
 from etr_ros import images
 from etr_ros.errors import ImageError
 from etr_ros.poses import to_pose
-from etr_ros.types import Candidate, Frame, Place, PlaceMatch, Pose, State
+from etr_ros.transforms import Matrix
+from etr_ros.types import Candidate, Frame, LoopClosure, Place, PlaceMatch, Pose, State
+from etr_ros_msgs.msg import LoopClosure as LoopClosureMessage
 from etr_ros_msgs.msg import MapInfo as MapInfoMessage
 from etr_ros_msgs.msg import PlaceCandidate, StageTime
 from etr_ros_msgs.msg import PlaceMatch as PlaceMatchMessage
@@ -95,11 +97,37 @@ def from_odometry(message: Odometry) -> Pose | None:
     return to_pose(values, message.header.frame_id)
 
 
-def to_pose_with_covariance(pose: Pose, stamp: Time, sigma_m: float, sigma_deg: float) -> PoseWithCovarianceStamped:
-    """A pose in its fixed frame, `sigma` being the standard deviation along and about each of the three axes."""
+def to_pose_with_covariance(pose: Pose, covariance: Matrix, stamp: Time) -> PoseWithCovarianceStamped:
+    """A pose in its fixed frame and its (6, 6) covariance."""
     message = PoseWithCovarianceStamped(header=Header(stamp=stamp, frame_id=pose.frame_id))
     message.pose.pose = to_pose_message(pose)
-    message.pose.covariance = np.diag([sigma_m**2] * 3 + [math.radians(sigma_deg) ** 2] * 3).ravel().tolist()
+    message.pose.covariance = covariance.ravel().tolist()
+    return message
+
+
+def to_loop_message(loop: LoopClosure, camera_frame: str) -> LoopClosureMessage:
+    """A decided loop; what was not computed becomes NaN or -1."""
+    found = loop.geometry
+    message = LoopClosureMessage(
+        header=Header(stamp=to_stamp(loop.query.stamp_ns), frame_id=camera_frame),
+        query_session=loop.query.session,
+        match_session=loop.match.session,
+        query_id=loop.query.place_id,
+        match_id=loop.match.place_id,
+        query_stamp=to_stamp(loop.query.stamp_ns),
+        match_stamp=to_stamp(loop.match.stamp_ns),
+        is_metric=found.is_metric,
+        probability=math.nan if loop.probability is None else loop.probability,
+        inliers=found.inliers,
+        degeneracy=found.degeneracy,
+        support=loop.support,
+        accepted=loop.accepted,
+        reason=loop.reason,
+    )
+    nothing = Pose((math.nan,) * 3, (math.nan,) * 4)
+    message.match_t_query.pose = to_pose_message(found.match_t_query or nothing)
+    covariance = np.full(36, math.nan) if found.covariance is None else found.covariance.ravel()
+    message.match_t_query.covariance = covariance.tolist()
     return message
 
 

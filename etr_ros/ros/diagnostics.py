@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 
-from etr_ros.types import PlaceMatch
+from etr_ros.types import LoopClosure, PlaceMatch
 
 if TYPE_CHECKING:
     from etr_ros.database import MapInfo
@@ -31,11 +31,21 @@ class Counters:
     last_wait_ms: float = 0.0  # from arrival to the start of the work
     last_age_ms: float = 0.0  # from the image's stamp to the answer
     last_match: PlaceMatch | None = None
+    loops_accepted: int = 0
+    loops_rejected: int = 0
+    last_loop: str = ""
 
     def image_came(self) -> None:
         """Count an image and remember when it came."""
         self.received += 1
         self.last_image_s = time.monotonic()
+
+    def loop_decided(self, loop: LoopClosure) -> None:
+        """Count a loop, accepted or rejected."""
+        self.loops_accepted += loop.accepted
+        self.loops_rejected += not loop.accepted
+        what = "accepted" if loop.accepted else f"rejected: {loop.reason}"
+        self.last_loop = f"{loop.query.place_id} to {loop.match.place_id}, {what}"
 
 
 class Health:
@@ -59,8 +69,13 @@ class Health:
         last = self.counters.last_image_s
         return time.monotonic() - (self.activated_s if last is None else last)
 
-    def status(self, name: str, state: str, info: MapInfo | None, feed_problem: str) -> DiagnosticStatus:
-        """The status of the node called `name` in lifecycle state `state`; `feed_problem` says why no images come."""
+    def status(
+        self, name: str, state: str, info: MapInfo | None, problems: Sequence[str] = (), *, is_silent: bool = False
+    ) -> DiagnosticStatus:
+        """The status of the node called `name` in lifecycle state `state`.
+
+        `problems` says what is wrong with what comes in or goes out; `is_silent` when the first is that no images come.
+        """
         now, before = self.counters, self._before
         period_s = max(time.monotonic() - self._before_s, 1e-3)
         failed = now.failed - before.failed
@@ -71,10 +86,12 @@ class Health:
             level, message = ERROR, self.setup_error
         elif state != "active":
             level, message = OK, state
-        elif feed_problem:
-            level, message = ERROR, feed_problem
+        elif is_silent:
+            level, message = ERROR, problems[0]
         elif failed:
             level, message = WARN, f"images that could not be used: {failed} ({self.last_error})"
+        elif problems:
+            level, message = WARN, problems[0]
         else:
             level, message = OK, now.last_match.state.value if now.last_match else "waiting for the first answer"
 
@@ -88,10 +105,14 @@ class Health:
             "images received": now.received,
             "images answered": now.answered,
             "images dropped (node busy)": now.dropped,
-            "images skipped (limits between queries)": now.skipped,
+            "images skipped (limits between queries, or no keyframe)": now.skipped,
             "images that could not be used": now.failed,
             "time in queue (ms)": f"{now.last_wait_ms:.1f}",
             "age of the last answer (ms)": f"{now.last_age_ms:.1f}",
+            "loops accepted": now.loops_accepted,
+            "loops rejected": now.loops_rejected,
+            "last loop": now.last_loop,
+            "problems": "; ".join(problems),
             "last error": self.last_error,
         }
         for stage, duration_ms in (now.last_match.stage_ms if now.last_match else {}).items():

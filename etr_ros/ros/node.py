@@ -11,47 +11,59 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from nav_msgs.msg import Odometry
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
-from etr_ros.config import Config
+from etr_ros.config import RobotConfig
 from etr_ros.errors import EtrError, MapError
 from etr_ros.ros import conversions, interfaces, parameters
+from etr_ros.ros.backends import Backends
 from etr_ros.ros.diagnostics import Health, why_no_images
 from etr_ros.ros.gate import QueryGate
 from etr_ros.ros.publishers import AnswerPublishers
+from etr_ros.ros.sensors import Sensors
 from etr_ros.ros.services import Services
 from etr_ros.ros.worker import NewestWorker
-from etr_ros.types import Pose
+from etr_ros.types import LoopClosure
 from etr_ros_msgs.msg import PlaceMatch
 
 if TYPE_CHECKING:
+    from etr_ros.pipeline import Recognizer
+
+OpenMap = Callable[[Path | None, RobotConfig], "Recognizer"]
+
+
+def open_recognizer(path: Path | None, config: RobotConfig) -> Recognizer:
+    """The core, warmed up. Imports torch, so that the node is on the graph before that."""
+    from etr_ros.loops import LoopDetector
     from etr_ros.pipeline import PlaceRecognizer
 
-OpenMap = Callable[[Path, Config], "PlaceRecognizer"]
-
-
-def open_recognizer(path: Path, config: Config) -> PlaceRecognizer:
-    """The core on this map, warmed up. Imports torch, so that the node is on the graph before that."""
-    from etr_ros.pipeline import PlaceRecognizer
-
-    recognizer = PlaceRecognizer.open(path, config)
-    recognizer.warm_up()
+    recognizer: Recognizer
+    if config.loop.enabled:
+        recognizer = LoopDetector.open(path, config)
+    elif path is not None:
+        recognizer = PlaceRecognizer.open(path, config)
+    else:
+        raise MapError(
+            "no map is given: set the parameter node.map to the folder of one (launch: map:=FOLDER), "
+            "or loop.enabled to map while driving"
+        )
+    recognizer.networks.warm_up()
     return recognizer
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """An image and when it came (`time.perf_counter`, seconds)."""
+    """An image, and when it came (`time.perf_counter`, seconds)."""
 
     message: Image | CompressedImage
     at_s: float
+    asked: bool  # somebody waits for the answer
 
 
 class PlaceRecognitionNode(LifecycleNode):
@@ -68,13 +80,15 @@ class PlaceRecognitionNode(LifecycleNode):
         self.phase = "unconfigured"
         self.health = Health()
         self._gate = QueryGate()
-        self._odometry: Pose | None = None
-        self.recognizer: PlaceRecognizer | None = None
-        self.worker: NewestWorker[Arrival, PlaceMatch] | None = None
+        self.recognizer: Recognizer | None = None
+        self.worker: NewestWorker[Arrival, PlaceMatch | None] | None = None
+        self.sensors: Sensors | None = None
+        self.backends: Backends | None = None
+        self._restarts = 0
         self._listening: list[Any] = []
         self._answers = AnswerPublishers(self)
         self._diagnostics = self.create_publisher(interfaces.DIAGNOSTICS.type, interfaces.DIAGNOSTICS.name, 10)
-        Services(self)
+        self.requests = Services(self)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         group = MutuallyExclusiveCallbackGroup()
         self.create_timer(1.0, self._publish_diagnostics, callback_group=group, clock=steady)
@@ -118,10 +132,14 @@ class PlaceRecognitionNode(LifecycleNode):
         """Unsubscribe and end the inference thread; whoever waits for an answer is told."""
         while self._listening:
             self.destroy_subscription(self._listening.pop())
-        self._odometry = None
+        if self.sensors is not None:
+            self.sensors.close()
         if self.worker is not None:
             self.worker.stop()
             self.worker = None
+        if self.backends is not None:
+            self.backends.close()
+        self.sensors = self.backends = None
 
     def _attempt(self, name: str, action: Callable[[], None]) -> bool:
         """Whether `action` went through; if not, log and diagnostics say why (rclpy would swallow what it raised)."""
@@ -136,22 +154,26 @@ class PlaceRecognitionNode(LifecycleNode):
         return True
 
     def _load(self) -> None:
-        self.recognizer = self.open(self._config.node.map)
+        path = self._config.node.map
+        self.recognizer = self._open_map(Path(path).expanduser() if path else None, self._config)
         self.phase = "inactive"
         info = self.recognizer.info
-        self.get_logger().info(f"map {info.path}: {info.places} places of {len(info.sessions)} sessions")
+        if info.path:
+            self.get_logger().info(f"map {info.path}: {info.places} places of {len(info.sessions)} sessions")
+        if self._config.loop.enabled:
+            self.get_logger().info("loop mode: every keyframe becomes a place of this session")
 
     def _listen(self) -> None:
         node, camera = self._config.node, interfaces.camera(self._config.node)
         self.health.activated()
         self._gate = QueryGate()
+        needs_pose = self._config.loop.enabled
+        self.sensors = Sensors(self, self._config.sensor, reliable=node.reliable, needs_pose=needs_pose)
+        self.backends = Backends(self, self._config.backend, self.requests.localize_soon)
+        self._restarts = 0
         self.worker = NewestWorker(self._answer, self._on_failed)
         qos = interfaces.image_qos(node)
         self._listening.append(self.create_subscription(camera.type, node.image_topic, self._on_image, qos))
-        if node.odom_topic:
-            kind = interfaces.ODOMETRY.type
-            subscription = self.create_subscription(kind, node.odom_topic, self._on_odometry, qos_profile_sensor_data)
-            self._listening.append(subscription)
         self.phase = "active"
         self.get_logger().info(f"listening to {self.resolve_topic_name(node.image_topic)} ({camera.type_name})")
 
@@ -160,48 +182,61 @@ class PlaceRecognitionNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def open(self, path: str) -> PlaceRecognizer:
-        """The core on another map, ready to answer. Raises MapError, WeightsError or ConfigError."""
-        if not path:
-            raise MapError("no map is given: set the parameter node.map to the folder of one (launch: map:=FOLDER)")
-        return self._open_map(Path(path).expanduser(), self._config)
-
     # Images
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        worker, counters = self.worker, self.health.counters
-        if worker is None:
+        worker, sensors, counters = self.worker, self.sensors, self.health.counters
+        if worker is None or sensors is None:
             return
         counters.image_came()
-        stamp_ns = conversions.stamp_ns(message.header.stamp)
-        if self._gate.admit(stamp_ns, self._odometry, self._config.node, always=worker.is_asked):
-            worker.offer(Arrival(message, time.perf_counter()))
+        stamp_ns, asked = conversions.stamp_ns(message.header.stamp), worker.is_asked
+        if self._gate.admit(stamp_ns, sensors.newest_pose, self._config.node, always=asked):
+            worker.offer(Arrival(message, time.perf_counter(), asked))
             counters.dropped = worker.dropped
         else:
             counters.skipped += 1
 
-    def _on_odometry(self, message: Odometry) -> None:
-        self._odometry = conversions.from_odometry(message)
-
-    def _answer(self, arrival: Arrival) -> PlaceMatch:
-        """Convert, query, publish; runs on the inference thread."""
-        recognizer, counters = self.recognizer, self.health.counters
-        if recognizer is None:
+    def _answer(self, arrival: Arrival) -> PlaceMatch | None:
+        """Convert, ask the core, publish; runs on the inference thread. None for what is no keyframe in loop mode."""
+        recognizer, sensors, counters = self.recognizer, self.sensors, self.health.counters
+        if recognizer is None or sensors is None:
             raise MapError("the map was unloaded")
         started_s = time.perf_counter()
         frame = conversions.to_frame(arrival.message)
         decoded_s = time.perf_counter()
-        match = recognizer.query(frame)
+        frame = sensors.complete(frame, arrival.message.header.frame_id)
+        for line in sensors.warnings():
+            self.get_logger().warning(line)
+        if sensors.restarted != self._restarts:
+            self._restarts = sensors.restarted
+            recognizer.restart()
+        completed_s = time.perf_counter()
+        answer = recognizer.answer(frame, sensors.segment, arrival.asked)
+        if answer is None:
+            counters.skipped += 1
+            return None
+        match = answer.match
         counters.last_wait_ms = (started_s - arrival.at_s) * 1e3
-        around = {"wait": counters.last_wait_ms, "decode": (decoded_s - started_s) * 1e3}
-        match = dataclasses.replace(match, stage_ms=around | match.stage_ms)
+        times = {"wait": counters.last_wait_ms, "decode": (decoded_s - started_s) * 1e3}
+        times["sensors"] = (completed_s - decoded_s) * 1e3
+        match = dataclasses.replace(match, stage_ms=times | match.stage_ms)
         counters.answered += 1
         message = conversions.to_match_message(match, arrival.message.header, recognizer.info)
         message.queries, message.dropped = counters.answered, counters.dropped
         message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
-        self._answers.publish(message, match, frame, recognizer.thumbnail, self._config.node)
+        poses = [self._answers.publish(message, match, frame, recognizer.thumbnail, self._config)]
+        poses += [self._publish_loop(loop, message.header.frame_id) for loop in answer.loops]
+        for pose in poses:
+            if pose is not None and self.backends is not None:
+                self.backends.publish_pose(pose)
         counters.last_match, counters.last_age_ms = match, message.age_ms
         return message
+
+    def _publish_loop(self, loop: LoopClosure, camera_frame: str) -> PoseWithCovarianceStamped | None:
+        self.health.counters.loop_decided(loop)
+        if self.backends is not None:
+            self.backends.publish_loop(loop)
+        return self._answers.publish_loop(loop, camera_frame)
 
     def _on_failed(self, error: Exception) -> None:
         self.health.counters.failed += 1
@@ -225,7 +260,10 @@ class PlaceRecognitionNode(LifecycleNode):
         quiet = self.phase == "active" and silent_s > node.image_timeout_s
         info = self.recognizer.info if self.recognizer else None
         name = f"{self.get_fully_qualified_name()}: place recognition"
-        status = self.health.status(name, self.phase, info, self.why_silent(silent_s) if quiet else "")
+        problems = [self.why_silent(silent_s)] if quiet else []
+        for source in (self.sensors, self.backends):
+            problems += source.problems() if source is not None else []
+        status = self.health.status(name, self.phase, info, problems, is_silent=quiet)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

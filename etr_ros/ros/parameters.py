@@ -10,8 +10,9 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from etr_ros.config import Option, RobotConfig, options
+from etr_ros.config import RobotConfig
 from etr_ros.errors import ConfigError
+from etr_ros.options import Option, options
 
 _MAP_BUILDING = ("keyframe.", "retrieval.index")
 _PASSED_OVER = (*_MAP_BUILDING, "qos_overrides.")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from etr_ros.config import Option
+from etr_ros.options import Option
 from etr_ros.ros.interfaces import PUBLISHED, SERVICES, SUBSCRIBED, Endpoint
 from etr_ros.ros.parameters import allowed, node_options
 

@@ -90,7 +90,7 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
             rows += [(source, row) for row in rows_of[place.name]]
             position = np.array(place.pose.position_m) if place.pose else None
             allowed.append((number, position))
-            vectors.append(source.place_map.features(place.place_id).global_descriptor)
+            vectors.append(source.place_map.view(place.place_id).features.global_descriptor)
         found = _positives(source, originals, partial(progress, f"pairs of source {number + 1}"))
         positives += [np.array(sorted(first + p for p in partners), np.int64) for partners in found]
     globals_ = np.stack(vectors)
@@ -167,7 +167,7 @@ def _close(a: Pose, b: Pose) -> bool:
 
 
 def _verified(place_map: PlaceMap, a: Place, b: Place) -> bool:
-    return len(verify.inliers(place_map.features(a.place_id), place_map.features(b.place_id))) >= MIN_INLIERS
+    return len(verify.inliers(place_map.view(a.place_id).features, place_map.view(b.place_id).features)) >= MIN_INLIERS
 
 
 def _lookalikes(
@@ -199,7 +199,7 @@ def _locals(rows: list[tuple[Source, int]], max_locals: int) -> Locals:
     mask = torch.zeros(count, max_locals, dtype=torch.bool)
     global_descriptors: list[Tensor] = []
     for row, (source, place_id) in enumerate(rows):
-        features = source.place_map.features(place_id).strongest(max_locals)
+        features = source.place_map.view(place_id).features.strongest(max_locals)
         n = len(features)
         descriptors[row, :n] = torch.from_numpy(features.descriptors).half()
         xy[row, :n] = torch.from_numpy(centred(features.keypoints, features.image_size))

@@ -26,7 +26,7 @@ else:
     from robot import Robot
 
 from builders import SPEC, make_features, make_frame
-from etr_ros.database import MapWriter
+from etr_ros.map_writer import MapWriter
 from etr_ros.types import Pose
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from etr_ros.config import Config
 from etr_ros.database import MapInfo, PlaceMap
-from etr_ros.errors import ImageError
-from etr_ros.types import Candidate, Frame, PlaceMatch, State
+from etr_ros.errors import ImageError, MapError
+from etr_ros.types import Candidate, Frame, LoopAnswer, PlaceMatch, State
 
 # Meanings of the red value; any other is localized
 AMBIGUOUS, UNKNOWN, NO_KEYPOINTS, BUG = 201, 202, 203, 204
@@ -31,8 +31,22 @@ class FakeRecognizer:
         self._map, self._config = place_map, config
 
     @staticmethod
-    def open(path: Path, config: Config) -> FakeRecognizer:
+    def open(path: Path | None, config: Config) -> FakeRecognizer:
+        if path is None:
+            raise MapError("no map is given: set the parameter node.map to the folder of one (launch: map:=FOLDER)")
         return FakeRecognizer(PlaceMap(path), config)
+
+    def load_map(self, path: Path) -> None:
+        self._map = PlaceMap(path)
+
+    def save_map(self, path: Path) -> MapInfo:
+        raise MapError("nothing is mapped while localizing")
+
+    def restart(self) -> None:
+        pass
+
+    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
+        return LoopAnswer(self.query(frame), ())
 
     @property
     def info(self) -> MapInfo:

@@ -14,7 +14,10 @@ from nav_msgs.msg import Odometry
 from robot import NodeProcess, Robot
 from sensor_msgs.msg import Image
 
+from etr_ros.ros.conversions import to_stamp
 from etr_ros_msgs.msg import PlaceMatch
+
+SKIPPED = "images skipped (limits between queries, or no keyframe)"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def process(map_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "node.map": map_path,
         "node.autostart": True,
         "node.image_topic": "/camera",
-        "node.odom_topic": "/odom",
+        "sensor.odom_topic": "/odom",
     }
     with NodeProcess(tmp_path_factory.mktemp("node") / "log", **parameters) as process:
         yield process
@@ -53,7 +56,7 @@ def test_match_says_what_the_core_said(active: Robot) -> None:
     assert (best.pose.position.x, best.pose.position.y) == (2.0, 2.0)
     assert best.retrieval_score == pytest.approx(0.9)
     assert (best.inliers, second.accepted, second.reason) == (-1, False, "not the first")
-    assert [stage.name for stage in match.stages] == ["wait", "decode", "extract", "retrieve"]
+    assert [stage.name for stage in match.stages] == ["wait", "decode", "sensors", "extract", "retrieve"]
     assert match.queries >= 1
 
 
@@ -148,9 +151,9 @@ def test_parameters_refuse_what_is_not_allowed(active: Robot) -> None:
 def test_least_time_skips_images_and_localize_does_not_care(active: Robot) -> None:
     active.show(active.image(pixels()))
     assert active.set(node__min_period_s=1000.0).successful
-    skipped = int(active.value("images skipped (limits between queries)"))
+    skipped = int(active.value(SKIPPED))
     active.camera.publish(active.image(pixels()))
-    active.until(lambda: int(active.value("images skipped (limits between queries)")) == skipped + 1, "the skip")
+    active.until(lambda: int(active.value(SKIPPED)) == skipped + 1, "the skip")
     future = active.localize_async()
     active.spin(0.2)
     image = active.image(pixels(place_id=4))
@@ -161,23 +164,28 @@ def test_least_time_skips_images_and_localize_does_not_care(active: Robot) -> No
     assert answer.match.candidates[0].place_id == 4
 
 
-def test_least_motion_needs_the_robot_to_move(active: Robot) -> None:
-    def drive_to(x_m: float) -> None:
-        message = Odometry()
-        message.pose.pose.position.x = x_m
-        message.pose.pose.orientation.w = 1.0
-        active.odometry.publish(message)
-        active.spin(0.2)
+def drive_to(active: Robot, x_m: float) -> int:
+    """Let odometry say where the robot is; the stamp of that."""
+    message = Odometry(child_frame_id="base_link")
+    stamp_ns = active.new_stamp()
+    message.header.frame_id, message.header.stamp = "odom", to_stamp(stamp_ns)
+    message.pose.pose.position.x = x_m
+    message.pose.pose.orientation.w = 1.0
+    active.odometry.publish(message)
+    active.spin(0.2)
+    return stamp_ns
 
+
+def test_least_motion_needs_the_robot_to_move(active: Robot) -> None:
     active.until(lambda: active.odometry.get_subscription_count() > 0, "the node to subscribe to odometry")
-    drive_to(0.0)
+    drive_to(active, 0.0)
     active.show(active.image(pixels()))
     assert active.set(node__min_motion_m=1.0).successful
-    drive_to(0.5)
+    drive_to(active, 0.5)
     near = active.image(pixels())
     active.camera.publish(near)
     active.spin(0.3)
-    drive_to(1.5)
+    drive_to(active, 1.5)
     active.show(active.image(pixels()))
     assert near.header not in [match.header for match in active.matches]
 
@@ -219,13 +227,13 @@ def test_map_that_cannot_be_used_leaves_the_old_one(active: Robot, tmp_path: Pat
     for path, reason in (
         (tmp_path / "nothing", "is not a map"),
         (tmp_path, "format version 99"),
-        ("", "no map is given"),
+        ("", "no folder is given"),
     ):
         answer = active.load_map(path)
         assert not answer.success
         assert reason in answer.message
         assert answer.info == before
-    assert "no map is given" in active.value("last error")
+    assert "no folder is given" in active.value("last error")
     assert active.show(active.image(pixels())).map_id == before.map_id
 
 
@@ -243,7 +251,7 @@ def test_localize_refuses_a_timeout_that_is_none(active: Robot, timeout_s: float
 
 
 def test_diagnostics_when_all_is_well_and_when_the_camera_falls_silent(active: Robot) -> None:
-    active.show(active.image(pixels()))
+    active.show(active.image(pixels(), drive_to(active, 0.0)))
     status = active.status(lambda status: status.level == DiagnosticStatus.OK, "an OK")
     values = {pair.key: pair.value for pair in status.values}
     assert (status.name, status.message) == ("/etr: place recognition", "localized")

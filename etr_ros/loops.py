@@ -1,0 +1,181 @@
+"""Loop-closure mode: map the drive that is going on, and find the places of it, and of a prebuilt map, again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from etr_ros import keyframes
+from etr_ros.config import Config
+from etr_ros.consistency import Hypothesis, disagreement
+from etr_ros.database import MapInfo, PlaceMap
+from etr_ros.loop_filter import LoopFilter
+from etr_ros.neighbours import Neighbours
+from etr_ros.pipeline import Networks, Stopwatch, require_live, require_same_features
+from etr_ros.session import Keyframe, SessionMap
+from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, PlaceMatch
+from etr_ros.views import look
+
+STORIES = 2  # places far from each other that one query is followed up with
+NOT_COMPUTED = Geometry(-1, -1)
+
+
+class LoopDetector:
+    """Builds the map of a session and looks for loops in it and in a prebuilt map. Frames come in driving order."""
+
+    def __init__(
+        self, networks: Networks, config: Config, prebuilt: PlaceMap | None = None, session: str = ""
+    ) -> None:
+        """Raises MapError when the prebuilt map's features were made with another configuration."""
+        if prebuilt is not None:
+            require_same_features(prebuilt, networks.extractor)
+        self.networks, self.prebuilt, self._config = networks, prebuilt, config
+        self.restart(session)
+
+    @staticmethod
+    def open(map_path: Path | None, config: Config) -> LoopDetector:
+        """Load the networks, and the prebuilt map if there is one. Raises MapError, WeightsError or ConfigError."""
+        prebuilt = None if map_path is None else PlaceMap(map_path)
+        return LoopDetector(Networks.load(config), config, prebuilt)
+
+    @property
+    def info(self) -> MapInfo:
+        """The map that `answer` matches with: the prebuilt one, without it the session's."""
+        return self.prebuilt.info if self.prebuilt else self.session.info
+
+    def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None:
+        """A small (H, W, 3) BGR picture of a place of that map, or None when it has none."""
+        return (self.prebuilt or self.session).thumbnail(place_id)
+
+    def load_map(self, map_path: Path) -> None:
+        """Localize in another prebuilt map from now on; on failure the one in use stays. Raises MapError."""
+        prebuilt = PlaceMap(map_path)
+        require_same_features(prebuilt, self.networks.extractor)
+        self.prebuilt = prebuilt
+
+    def save_map(self, path: Path) -> MapInfo:
+        """Write the session as a map; may be called from another thread. Raises MapError."""
+        return self.session.save(path, self._config.retrieval.index, self._config.to_dict())
+
+    def restart(self, session: str = "") -> None:
+        """Forget this session, if there is one, and begin another."""
+        self.session = SessionMap(self.networks.extractor.spec, session)
+        self._filter = LoopFilter(self._config.loop)
+        self._neighbours = Neighbours()
+        self._last: Frame | None = None
+
+    @property
+    def pending(self) -> int:
+        """Loops that wait for support."""
+        return self._filter.pending
+
+    def configure(self, config: Config) -> None:
+        """Take over values that may change while running. Raises ConfigError for any other change."""
+        require_live(self._config, config)
+        self._config = config
+        self._filter.configure(config.loop)
+
+    def is_keyframe(self, frame: Frame) -> bool:
+        """Whether the robot has moved far enough since the last keyframe."""
+        return self._last is None or keyframes.far_enough(self._last, frame, self._config.keyframe)
+
+    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None:
+        """Add a keyframe; any other picture is only looked at when somebody `asked` for it, else None.
+
+        Raises as `add` does.
+        """
+        if self.is_keyframe(frame):
+            return self.add(frame, segment)
+        if not asked:
+            return None
+        watch = Stopwatch()
+        view = look(self.networks.extractor, frame, self._config.geometry)
+        watch.lap("extract")
+        places = self.prebuilt or self.session
+        return LoopAnswer(self.networks.find(view, frame.stamp_ns, places, self._config, watch), ())
+
+    def add(self, frame: Frame, segment: int = 0) -> LoopAnswer:
+        """Look for `frame` in what was driven before and in the prebuilt map, then make it a place of the session.
+
+        `segment` is the number of the unbroken piece of odometry that the frame's pose belongs to.
+        Raises ImageError when no features can be computed from the picture, CameraError when depth does not fit it.
+        """
+        watch, config, session = Stopwatch(), self._config, self.session
+        view = look(self.networks.extractor, frame, config.geometry)
+        watch.lap("extract")
+        view = self._neighbours.complete(view, frame.pose, config.geometry, segment)
+        watch.lap("triangulate")
+        way_m = session.way_to(frame, segment)
+        before = session.places_before(frame.stamp_ns, way_m, config.loop.exclusion_s, config.loop.exclusion_m)
+        keyframe = session.add(frame, view, segment)
+        self._last = frame
+
+        match = self.networks.find(view, frame.stamp_ns, session, config, watch, before=before)
+        loops, hypotheses = self._follow_up(match, keyframe, None)
+        if self.prebuilt is not None:
+            match = self.networks.find(view, frame.stamp_ns, self.prebuilt, config, watch)
+            more_loops, more_hypotheses = self._follow_up(match, keyframe, self.prebuilt)
+            loops, hypotheses = loops + more_loops, hypotheses + more_hypotheses
+        loops += self._filter.update(keyframe.place, way_m, segment, hypotheses)
+        watch.lap("support")
+        return LoopAnswer(match, tuple(loops))
+
+    def finish(self) -> tuple[LoopClosure, ...]:
+        """The drive is over: the loops that still wait, rejected."""
+        return tuple(self._filter.flush())
+
+    def _follow_up(
+        self, match: PlaceMatch, keyframe: Keyframe, prebuilt: PlaceMap | None
+    ) -> tuple[list[LoopClosure], list[Hypothesis]]:
+        """The hypotheses that the candidates of one map are worth; without any, the best candidate as rejected."""
+        reasons = [self._why_not(candidate) for candidate in match.candidates]
+        worth = [candidate for candidate, reason in zip(match.candidates, reasons, strict=True) if not reason]
+        if worth:
+            return [], list(self._stories(worth, keyframe, prebuilt))
+        if not match.candidates:
+            return [], []
+        best = match.candidates[0]
+        found = best.geometry or NOT_COMPUTED
+        return [LoopClosure(keyframe.place, best.place, found, best.probability, reason=reasons[0])], []
+
+    def _why_not(self, candidate: Candidate) -> str:
+        needed, found = self._config.geometry.min_inliers, candidate.geometry
+        probability, least = candidate.probability, self._config.loop.min_probability
+        if probability is not None and probability < least:
+            return f"match probability {probability:.2f} is below {least:.2f}"
+        if found is None:
+            return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"
+        if found.inliers < needed:
+            return f"{found.inliers} local matches agree with one motion, {needed} are needed"
+        if found.is_metric and found.covariance is not None:
+            sigma_m, most_m = math.sqrt(np.trace(found.covariance[:3, :3])), self._config.loop.max_sigma_m
+            if sigma_m > most_m:
+                return f"the relative pose is only known to {sigma_m:.2f} m, {most_m:.2f} m are asked for"
+        return ""
+
+    def _stories(
+        self, candidates: list[Candidate], keyframe: Keyframe, prebuilt: PlaceMap | None
+    ) -> Iterator[Hypothesis]:
+        """The candidate with the most inliers, and the best of those that contradict what was taken before."""
+        taken: list[Hypothesis] = []
+        for candidate in sorted(candidates, key=lambda each: -(each.inliers or 0)):
+            hypothesis = self._hypothesis(candidate, keyframe, prebuilt)
+            if len(taken) < STORIES and all(disagreement(hypothesis, each, self._config.loop) for each in taken):
+                taken.append(hypothesis)
+                yield hypothesis
+
+    def _hypothesis(self, candidate: Candidate, keyframe: Keyframe, prebuilt: PlaceMap | None) -> Hypothesis:
+        place, found = candidate.place, candidate.geometry or NOT_COMPUTED
+        query = keyframe.place, keyframe.way_m, keyframe.segment
+        if prebuilt is not None:
+            return Hypothesis(
+                query[0], place, prebuilt.info.map_id, found, candidate.probability, query[1], None, query[2]
+            )
+        matched = self.session.keyframes[place.place_id]
+        return Hypothesis(
+            query[0], place, "", found, candidate.probability, query[1], matched.way_m, query[2], matched.segment
+        )

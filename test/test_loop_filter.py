@@ -1,0 +1,170 @@
+"""Which hypotheses become loop closures: made-up drives with known poses, true and false hypotheses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from etr_ros.config import LoopConfig
+from etr_ros.consistency import Hypothesis, disagreement
+from etr_ros.loop_filter import LoopFilter
+from etr_ros.transforms import between, compose
+from etr_ros.types import Geometry, LoopClosure, Place, Pose
+
+CONFIG = LoopConfig(min_support=2, support_s=10.0, max_pending=20)
+SURE = np.diag([0.02**2] * 3 + [0.01**2] * 3)
+
+
+def place(number: int, x: float, y: float = 0.0, pose: bool = True, session: str = "") -> Place:
+    return Place(number, f"{number}", session, number * 10**9, Pose((x, y, 0.0), frame_id="odom") if pose else None)
+
+
+def hypothesis(
+    query: Place, match: Place, geometry: Geometry | None = None, *, ways: tuple[float, float | None] = (0.0, None)
+) -> Hypothesis:
+    """By default with the relative pose that the places' poses say."""
+    if geometry is None:
+        geometry = Geometry(100, 150, between(match.pose, query.pose), SURE, is_metric=True)  # type: ignore[arg-type]
+    return Hypothesis(query, match, "map", geometry, 0.9, *ways)
+
+
+def true_loop(number: int) -> Hypothesis:
+    """Query `number`, one metre ahead of the one before, seen 0.5 m beside the place that it passes."""
+    return hypothesis(place(100 + number, number, 0.5), place(number, number), ways=(100.0 + number, None))
+
+
+def moved(h: Hypothesis, x: float) -> Hypothesis:
+    """The same query, said to stand `x` metres elsewhere along."""
+    assert h.geometry.match_t_query is not None
+    wrong = compose(Pose((x, 0.0, 0.0)), h.geometry.match_t_query)
+    return dataclasses.replace(h, geometry=dataclasses.replace(h.geometry, match_t_query=wrong))
+
+
+def run(drive: list[list[Hypothesis]], config: LoopConfig = CONFIG, first_lap: int = 0) -> list[LoopClosure]:
+    """Queries 100, 101, ... one metre apart; before them `first_lap` keyframes without hypotheses."""
+    loop_filter = LoopFilter(config)
+    for number in range(first_lap):
+        loop_filter.update(place(number, number), float(number), 0, [])
+    decided = []
+    for i, hypotheses in enumerate(drive):
+        segment = hypotheses[0].query_segment if hypotheses else 0
+        decided += loop_filter.update(place(100 + i, i, 0.5), 100.0 + i, segment, hypotheses)
+    return decided + loop_filter.flush()
+
+
+def test_true_loops_agree_and_a_moved_one_does_not() -> None:
+    a, b = true_loop(0), true_loop(3)
+    assert disagreement(a, b, CONFIG) == ""
+    assert "5.0 m" in disagreement(moved(a, 5.0), b, CONFIG)
+
+
+def test_a_row_of_true_loops_is_accepted_from_the_first_on() -> None:
+    decided = run([[true_loop(i)] for i in range(5)])
+    assert len(decided) == 5 and all(loop.accepted and not loop.reason for loop in decided)
+    assert [loop.query.place_id for loop in decided] == [100, 101, 102, 103, 104]
+    assert all(loop.support >= 2 for loop in decided)
+
+
+def test_a_lone_hypothesis_is_rejected_and_says_why() -> None:
+    decided = run([[true_loop(0)], *[[]] * 15])
+    assert [(loop.accepted, loop.reason) for loop in decided] == [
+        (False, "0 neighbouring queries agree, 2 are needed")
+    ]
+
+
+def test_false_hypotheses_that_do_not_agree_are_all_rejected() -> None:
+    drive = [[moved(true_loop(i), x)] for i, x in enumerate((7.0, -9.0, 20.0, -30.0, 12.0))]
+    assert not any(loop.accepted for loop in run(drive))
+
+
+def test_a_false_one_among_true_ones_is_rejected() -> None:
+    drive = [[true_loop(0)], [true_loop(1)], [moved(true_loop(2), 6.0)], [true_loop(3)], [true_loop(4)]]
+    decided = {loop.query.place_id: loop for loop in run(drive)}
+    assert [decided[100 + i].accepted for i in range(5)] == [True, True, False, True, True]
+
+
+def test_odometry_since_an_accepted_loop_refuses_a_consistent_wrong_row() -> None:
+    """A look-alike corridor: the wrong row agrees with itself, but lies 5 m from where odometry leads."""
+    right = [[true_loop(i)] for i in range(4)]
+    wrong = [[moved(true_loop(i), 5.0)] for i in range(5, 10)]
+    decided = run([*right, [], *wrong])
+    assert [loop.accepted for loop in decided] == [True] * 4 + [False] * 5
+    assert all("odometry contradicts" in loop.reason for loop in decided[4:])
+
+
+def test_within_a_session_odometry_speaks_before_any_loop_was_accepted() -> None:
+    """100 m of way, drifting by 2 %: 1 m beside is possible, 90 m is not."""
+
+    def in_session(h: Hypothesis, number: int) -> Hypothesis:
+        return dataclasses.replace(h, map="", match_way_m=float(number))
+
+    for off_m, is_possible in ((0.0, True), (1.0, True), (90.0, False)):
+        drive = [[in_session(moved(true_loop(i), off_m), i)] for i in range(4)]
+        decided = run(drive, first_lap=100)
+        assert len(decided) == 4 and all(loop.accepted == is_possible for loop in decided)
+
+
+def test_an_accepted_loop_makes_the_prediction_for_later_ones_sharp() -> None:
+    """What was possible before the first loop is refused after it, also over the chain of the loop."""
+
+    def in_session(h: Hypothesis, number: int) -> Hypothesis:
+        return dataclasses.replace(h, map="", match_way_m=float(number))
+
+    right = [[in_session(true_loop(i), i)] for i in range(4)]
+    wrong = [[in_session(moved(true_loop(i), 1.0), i)] for i in range(4, 8)]
+    assert [loop.accepted for loop in run(right + wrong, first_lap=100)] == [True] * 4 + [False] * 4
+
+
+def test_two_stories_of_equal_support_are_both_rejected() -> None:
+    drive = [[true_loop(i), moved(true_loop(i), 15.0)] for i in range(4)]
+    decided = run(drive)
+    assert len(decided) == 8 and not any(loop.accepted for loop in decided)
+    assert any("another place explains" in loop.reason for loop in decided)
+
+
+def test_nothing_is_lost_and_the_queue_stays_bounded() -> None:
+    config = dataclasses.replace(CONFIG, max_pending=3, support_s=1000.0)
+    loop_filter = LoopFilter(config)
+    decided: list[LoopClosure] = []
+    for i in range(30):
+        lonely = [moved(true_loop(i), 40.0 * (i + 1))]
+        decided += loop_filter.update(place(100 + i, i, 0.5), 100.0 + i, 0, lonely)
+        assert loop_filter.pending <= 3
+    decided += loop_filter.flush()
+    assert len({loop.query.place_id for loop in decided}) == len(decided) == 30 and loop_filter.pending == 0
+
+
+def test_the_same_query_does_not_support_itself() -> None:
+    first = true_loop(0)
+    beside = hypothesis(first.query, place(1, 1.0), ways=(100.0, None))
+    assert not any(loop.accepted for loop in run([[first, beside], [first, beside]]))
+
+
+def test_rotation_alone_is_compared_when_there_is_no_scale() -> None:
+    def unscaled(h: Hypothesis, degrees: float = 0.0) -> Hypothesis:
+        half = np.radians(degrees) / 2
+        pose = Pose((1.0, 0.0, 0.0), (0.0, 0.0, float(np.sin(half)), float(np.cos(half))))
+        return dataclasses.replace(h, geometry=Geometry(100, 150, pose, SURE, is_metric=False))
+
+    assert all(loop.accepted for loop in run([[unscaled(true_loop(i))] for i in range(4)]))
+    wrong = [[unscaled(true_loop(i), 40.0 * i)] for i in range(4)]
+    assert not any(loop.accepted for loop in run(wrong))
+
+
+def test_without_poses_the_places_must_follow_each_other_as_the_queries_do() -> None:
+    bare = Geometry(100, 150)
+
+    def unposed(number: int, match: int) -> Hypothesis:
+        return hypothesis(place(100 + number, 0.0, pose=False), place(match, 0.0, pose=False), bare)
+
+    assert all(loop.accepted for loop in run([[unposed(i, i)] for i in range(4)]))
+    assert all(loop.accepted for loop in run([[unposed(i, 20 - i)] for i in range(4)])), "driven the other way"
+    assert not any(loop.accepted for loop in run([[unposed(i, m)] for i, m in enumerate((0, 50, 10, 80))]))
+
+
+@pytest.mark.parametrize("side", ["query_segment", "match_segment"])
+def test_poses_on_both_sides_of_an_odometry_break_are_not_compared(side: str) -> None:
+    drive = [[dataclasses.replace(true_loop(i), **{side: i})] for i in range(4)]
+    assert not any(loop.accepted for loop in run(drive))
