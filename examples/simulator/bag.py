@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import cv2
 import numpy as np
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from etr_ros.errors import DataError
-from etr_ros.types import Frame, Pose
+from etr_ros.types import FloatArray, Frame, Pose
 from examples.simulator.camera import Camera
+from examples.simulator.depth import to_millimetres
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 INFO_TOPIC = "/camera/camera_info"
+DEPTH_TOPIC = "/camera/depth/image_raw"
 POSE_TOPIC = "/odom"
+MOUNT_TOPIC = "/tf_static"
 CAMERA_FRAME = "camera_optical_frame"
 BODY_FRAME = "base_link"
 KINDS = {
     IMAGE_TOPIC: "sensor_msgs/msg/CompressedImage",
     INFO_TOPIC: "sensor_msgs/msg/CameraInfo",
+    DEPTH_TOPIC: "sensor_msgs/msg/Image",
     POSE_TOPIC: "nav_msgs/msg/Odometry",
+    MOUNT_TOPIC: "tf2_msgs/msg/TFMessage",
 }
+LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    1,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    QosTime(0, 0),
+    QosTime(0, 0),
+    QosLiveliness.AUTOMATIC,
+    QosTime(0, 0),
+    False,
+)
 JPEG_QUALITY = 92
 BAG_VERSION: Literal[8] = 8  # the newest that Humble reads too
 
@@ -34,8 +51,10 @@ BAG_VERSION: Literal[8] = 8  # the newest that Humble reads too
 def write_bag(frames: Iterable[Frame], path: Path, camera: Camera) -> int:
     """Write the frames to a new bag, whole or not at all; give back how many.
 
-    Topics: IMAGE_TOPIC (sensor_msgs/CompressedImage, JPEG), INFO_TOPIC (sensor_msgs/CameraInfo) and POSE_TOPIC
-    (nav_msgs/Odometry, true pose of the camera's body axes, "map" to "base_link"). Raises DataError when `path` exists.
+    Topics: IMAGE_TOPIC (sensor_msgs/CompressedImage, JPEG) and INFO_TOPIC (sensor_msgs/CameraInfo), and for frames that
+    have them DEPTH_TOPIC (sensor_msgs/Image, 16UC1, millimetres, 0 where unknown), POSE_TOPIC (nav_msgs/Odometry, from
+    the pose's frame to "base_link"), and once, before the rest, MOUNT_TOPIC (tf2_msgs/TFMessage, from "base_link" to
+    the camera's optical frame). Raises DataError when `path` exists.
     """
     if path.exists():
         raise DataError(f"{path} exists already; remove it or write to another place")
@@ -45,11 +64,14 @@ def write_bag(frames: Iterable[Frame], path: Path, camera: Camera) -> int:
     with TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
         part = Path(folder) / path.name
         with Writer(part, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
-            topics = {
-                topic: writer.add_connection(topic, kind, typestore=messages.store) for topic, kind in KINDS.items()
-            }
+            topics: dict[str, Connection] = {}
             for frame in frames:
-                for topic, message in messages.of(frame).items():
+                for topic, message in messages.of(frame, is_first=not count):
+                    if topic not in topics:
+                        qos = [LATCHED] if topic == MOUNT_TOPIC else []
+                        topics[topic] = writer.add_connection(
+                            topic, KINDS[topic], typestore=messages.store, offered_qos_profiles=qos
+                        )
                     data = messages.store.serialize_cdr(message, KINDS[topic])
                     writer.write(topics[topic], frame.stamp_ns, data)
                 count += 1
@@ -64,12 +86,16 @@ class _Messages:
         self.store = get_typestore(Stores.ROS2_HUMBLE)
         self._camera = camera
 
-    def of(self, frame: Frame) -> dict[str, Any]:
-        """One message per topic; no odometry for a frame without pose."""
-        messages = {IMAGE_TOPIC: self._image(frame), INFO_TOPIC: self._info(frame)}
+    def of(self, frame: Frame, is_first: bool) -> Iterator[tuple[str, Any]]:
+        """Topics and messages of what the frame has."""
+        if is_first and frame.body_t_camera is not None:
+            yield MOUNT_TOPIC, self._mount(frame.body_t_camera, frame.stamp_ns)
+        yield IMAGE_TOPIC, self._image(frame)
+        yield INFO_TOPIC, self._info(frame)
+        if frame.depth_m is not None:
+            yield DEPTH_TOPIC, self._depth(frame.depth_m, frame.stamp_ns)
         if frame.pose is not None:
-            messages[POSE_TOPIC] = self._odometry(frame.pose, frame.stamp_ns)
-        return messages
+            yield POSE_TOPIC, self._odometry(frame.pose, frame.stamp_ns)
 
     def _new(self, kind: str, *values: Any) -> Any:
         return self.store.types[kind](*values)
@@ -100,6 +126,21 @@ class _Messages:
             0,
             self._new("sensor_msgs/msg/RegionOfInterest", 0, 0, 0, 0, False),
         )
+
+    def _depth(self, depth_m: FloatArray, stamp_ns: int) -> Any:
+        millimetres = to_millimetres(depth_m)
+        height, width = millimetres.shape
+        data = millimetres.astype("<u2").view(np.uint8).ravel()
+        header = self._header(stamp_ns, CAMERA_FRAME)
+        return self._new("sensor_msgs/msg/Image", header, height, width, "16UC1", 0, 2 * width, data)
+
+    def _mount(self, body_t_camera: Pose, stamp_ns: int) -> Any:
+        shift = self._new("geometry_msgs/msg/Vector3", *body_t_camera.position_m)
+        turn = self._new("geometry_msgs/msg/Quaternion", *body_t_camera.quat_xyzw)
+        transform = self._new("geometry_msgs/msg/Transform", shift, turn)
+        header = self._header(stamp_ns, BODY_FRAME)
+        stamped = self._new("geometry_msgs/msg/TransformStamped", header, CAMERA_FRAME, transform)
+        return self._new("tf2_msgs/msg/TFMessage", [stamped])
 
     def _odometry(self, pose: Pose, stamp_ns: int) -> Any:
         position = self._new("geometry_msgs/msg/Point", *pose.position_m)

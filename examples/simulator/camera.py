@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from etr_ros import camera as intrinsics
 from etr_ros.types import Pose
 
 
@@ -22,6 +23,13 @@ class Camera:
     @property
     def centre_px(self) -> tuple[float, float]:
         return (self.width_px - 1) / 2, (self.height_px - 1) / 2
+
+    @property
+    def intrinsics(self) -> intrinsics.Camera:
+        """The same camera as a robot would know it."""
+        x, y = self.centre_px
+        matrix = (self.focal_px, 0.0, x, 0.0, self.focal_px, y, 0.0, 0.0, 1.0)
+        return intrinsics.Camera.create(self.width_px, self.height_px, matrix, "plumb_bob", ())
 
 
 def level_pose(x_m: float, y_m: float, z_m: float, yaw_rad: float) -> Pose:

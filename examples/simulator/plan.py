@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from etr_ros.errors import DataError
 from examples.simulator.level import CELL_M
 from examples.simulator.space import FreeSpace, Points
 
@@ -27,6 +28,9 @@ MAX_JITTER_RAD = math.radians(6)
 WANDER_M = 4.0  # distance over which offset and jitter change
 EXCURSIONS = 3
 EXCURSION_M = 6.0, 15.0  # how far an excursion leads away from the survey
+LAPS = 3
+FIRST_LAP = 0.25  # of a drive's length; the later laps share the rest
+MIN_DRIVE_M = 60.0
 NEIGHBOURS = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if down or across]
 
 
@@ -67,6 +71,32 @@ def plan_rounds(space: FreeSpace, length_m: float, seed: int) -> tuple[Round, Ro
     second = _wander(area, second, rng)
     jitter = MAX_JITTER_RAD * _slow_noise(len(second), rng)
     return Round(survey, _headings(survey)), Round(second, _headings(second) + jitter)
+
+
+def plan_laps(space: FreeSpace, length_m: float, seed: int) -> Round:
+    """One drive of `length_m` through the largest area, LAPS laps long, that comes back to most of its places.
+
+    The later laps take short cuts and make excursions to new places; every third goes the opposite way.
+    The robot wanders sideways by up to MAX_LATERAL_M and does not look quite where it drives. Same seed, same drive.
+    Raises DataError when `length_m` is below MIN_DRIVE_M.
+    """
+    if length_m < MIN_DRIVE_M:
+        raise DataError(f"a drive of {length_m:g} m has no room for laps; take {MIN_DRIVE_M:g} m or more")
+    rng = np.random.default_rng(seed)
+    area = space.largest_area()
+    graph = _Graph(area)
+    waypoints = area.spread_points(WAYPOINTS, rng)
+    laps = [_tour(graph, waypoints[:1], waypoints[1:], FIRST_LAP * length_m)]
+    first = _resample(laps[0])
+    gates = first[::GATE_STEPS]
+    while len(points := _smooth(area, np.concatenate(laps))) * STEP_M < 1.05 * length_m:
+        kept = gates[1:][rng.random(len(gates) - 1) < KEPT_GATES]
+        known = np.concatenate([gates[:1], kept[::-1] if len(laps) % LAPS == LAPS - 1 else kept])
+        laps.append(_tour(graph, known, _excursions(area, first, rng), (1 - FIRST_LAP) / (LAPS - 1) * length_m))
+    points = _wander(area, points, rng)
+    yaw = _headings(points) + MAX_JITTER_RAD * _slow_noise(len(points), rng)
+    count = round(length_m / STEP_M) + 1
+    return Round(points[:count], yaw[:count])
 
 
 def _tour(graph: _Graph, fixed: Points, optional: Points, length_m: float) -> Points:
