@@ -12,10 +12,10 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo demo-loops test lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "PYTHON=python3.12   another Python (3.10 to 3.13) for .venv"
 	@echo "TORCH_INDEX=URL     also look for torch in this package index; with that of PyTorch's CPU wheels"
@@ -29,6 +29,9 @@ setup: ## create or update .venv with ROS 2, the messages and etr_ros; seconds w
 
 demo: setup ## a simulated robot maps a world, drives through it again and is told where it is (BAG=, IMAGES=)
 	.venv/bin/python examples/demo/run.py $(if $(BAG),--bag '$(BAG)') $(if $(IMAGES),--images '$(IMAGES)')
+
+demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back end corrects its path
+	.venv/bin/python examples/demo/closed_loop.py
 
 test: setup ## all tests, real ROS processes among them
 	.venv/bin/python -m pytest -q

@@ -17,6 +17,7 @@ from etr_ros.types import FloatArray
 DISTORTION_MODELS = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
 FISHEYE = "equidistant"
 MAX_SIDE_PX = 32768
+MAX_RAY = 20.0  # 87 degrees off the axis; beyond, a ray has no x / z
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,16 @@ class Camera:
             )
 
     def rays(self, pixels: FloatArray) -> NDArray[np.float64]:
-        """Pixels (N, 2) -> undistorted x / z and y / z (N, 2) in the optical frame (x right, y down, z forward)."""
+        """Pixels (N, 2) -> undistorted x / z and y / z (N, 2) in the optical frame (x right, y down, z forward).
+
+        NaN where a fisheye looks sideways, more than 87 degrees off the axis.
+        """
         points = np.asarray(pixels, np.float64).reshape(-1, 1, 2)
         if not len(points):
             return np.empty((0, 2))
         if self.distortion_model == FISHEYE:
             rays = cv2.fisheye.undistortPoints(points, self.matrix, np.array(self._four()))
+            rays[np.abs(rays) > MAX_RAY] = np.nan
         elif self.distortion:
             rays = cv2.undistortPoints(points, self.matrix, np.array(self.distortion))
         else:

@@ -124,6 +124,10 @@ class LoopConfig:
         0.5, "Match probability of a loop before odometry and neighbouring queries are asked",
         low=0.0, high=1.0, live=True,
     )
+    min_coverage: float = option(
+        0.12, "Share of the picture that the agreeing local matches of a loop must spread over", low=0.0, high=1.0,
+        live=True,
+    )
     max_sigma_m: float = option(
         0.15, "Metric loops whose relative position is less certain (standard deviation in metres) are rejected",
         low=0.001, high=100.0, live=True,

@@ -13,7 +13,6 @@ from etr_ros.types import FloatArray, View
 
 WINDOW_RADIUS_PX = 2  # a local is a pixel or so off, and depth sensors smear edges about as far
 MIN_KNOWN = 0.5  # share of the window
-MAX_RAY = 20.0  # x / z; OpenCV gives beyond all bounds what a fisheye sees beside or behind itself
 MAX_SPREAD = 0.1  # of the depth; beyond it the window lies across an edge
 
 
@@ -48,7 +47,6 @@ def points_at(keypoints: FloatArray, camera: Camera, depth_m: FloatArray, max_de
     z, trusted = _median(depth_m, np.rint(keypoints[inside]).astype(np.int64))
     known = trusted & (z <= max_depth_m)
     rays = camera.rays(keypoints[inside[known]])
-    rays[~(np.abs(rays) < MAX_RAY).all(axis=1)] = np.nan
     points_m[inside[known]] = np.column_stack([rays, np.ones(len(rays))]) * z[known, None]
     points_m[np.isnan(points_m).any(axis=1)] = np.nan
     return points_m

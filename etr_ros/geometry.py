@@ -18,6 +18,7 @@ REFERENCE_SIDE_PX = 640  # keypoints of larger pictures are found in pictures sh
 MAX_RAY = 10.0  # 84 degrees off the axis
 MIN_SPREAD = 0.05  # of the keypoint noise on the optical axis; below it the distortion model folds the picture
 NOT_MOUNTED = "where the camera sits on the robot is not known"
+FEW_DEPTHS = f"fewer than {MIN_MATCHES} local matches have a known depth"
 NOT_CALIBRATED = "the intrinsics of the camera are not known"
 
 
@@ -50,7 +51,7 @@ def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
     )
     usable = np.logical_and.reduce([np.isfinite(side.rays).all(axis=1) for side in sides])
     seen_by_query, seen_by_match = (side.rows(usable) for side in sides)
-    is_metric = (seen_by_query.known | seen_by_match.known).sum() >= MIN_MATCHES
+    is_metric = bool((seen_by_query.known | seen_by_match.known).sum() >= MIN_MATCHES)
     solve = pnp.estimate if is_metric else essential.estimate
     motion = solve(seen_by_query, seen_by_match)
     if motion is None:
@@ -58,6 +59,8 @@ def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
     inliers = pairs[usable][motion.inliers]
     coverage = _coverage(query.features, match.features, inliers)
     factor, reasons = _weakness(motion, coverage, is_metric)
+    if not is_metric and any(_has_depth(view.features) for view in (query, match)):
+        reasons.append(FEW_DEPTHS)
     if query.body_t_camera is None or match.body_t_camera is None:
         reasons = [NOT_MOUNTED, *reasons]
         return Geometry(len(inliers), len(pairs), degeneracy="; ".join(reasons), coverage=coverage)
@@ -69,6 +72,10 @@ def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
 def _count_only(query: Features, match: Features, pairs: NDArray[np.int64]) -> Geometry:
     inliers = pairs[verify.epipolar_inliers(query.keypoints[pairs[:, 0]], match.keypoints[pairs[:, 1]])]
     return Geometry(len(inliers), len(pairs), degeneracy=NOT_CALIBRATED, coverage=_coverage(query, match, inliers))
+
+
+def _has_depth(features: Features) -> bool:
+    return features.points_m is not None and bool(np.isfinite(features.points_m).any())
 
 
 def _side(features: Features, camera: Camera, rows: NDArray[np.int64], config: GeometryConfig) -> Side:

@@ -162,8 +162,18 @@ def _check_header(data: bytes) -> None:
         _check_jpeg(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
-        if b"IEND" not in data[24:]:
-            raise ImageError("the PNG is truncated")
+        if not _has_end(data):
+            raise ImageError("the PNG is truncated or damaged")
+
+
+def _has_end(png: bytes) -> bool:
+    """Whether the chunks of a PNG lead to its end; the decoder takes their lengths for granted."""
+    start = 8
+    while start + 12 <= len(png):
+        if png[start + 4 : start + 8] == b"IEND":
+            return True
+        start += 12 + int.from_bytes(png[start : start + 4], "big")
+    return False
 
 
 def _check_jpeg(data: bytes) -> None:

@@ -143,18 +143,27 @@ class LoopDetector:
         return [LoopClosure(keyframe.place, best.place, found, best.probability, reason=reasons[0])], []
 
     def _why_not(self, candidate: Candidate) -> str:
-        needed, found = self._config.geometry.min_inliers, candidate.geometry
+        """Why a candidate is no hypothesis, in words; empty when it is one."""
         probability, least = candidate.probability, self._config.loop.min_probability
         if probability is not None and probability < least:
             return f"match probability {probability:.2f} is below {least:.2f}"
-        if found is None:
+        if candidate.geometry is None:
             return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"
+        return self._why_not_sure(candidate.geometry)
+
+    def _why_not_sure(self, found: Geometry) -> str:
+        needed, config = self._config.geometry.min_inliers, self._config.loop
         if found.inliers < needed:
             return f"{found.inliers} local matches agree with one motion, {needed} are needed"
-        if found.is_metric and found.covariance is not None:
-            sigma_m, most_m = math.sqrt(np.trace(found.covariance[:3, :3])), self._config.loop.max_sigma_m
-            if sigma_m > most_m:
-                return f"the relative pose is only known to {sigma_m:.2f} m, {most_m:.2f} m are asked for"
+        if found.coverage < config.min_coverage:
+            return f"the local matches that agree spread over {100 * found.coverage:.0f} % of the picture only"
+        if found.match_t_query is None or found.covariance is None:
+            return ""
+        if not found.is_metric:
+            return found.degeneracy
+        sigma_m = math.sqrt(np.trace(found.covariance[:3, :3]))
+        if sigma_m > config.max_sigma_m:
+            return f"the relative pose is only known to {sigma_m:.2f} m, {config.max_sigma_m:.2f} m are asked for"
         return ""
 
     def _stories(

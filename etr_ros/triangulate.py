@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros.camera import Camera
-from etr_ros.depth import MAX_RAY
 from etr_ros.errors import CameraError
 from etr_ros.transforms import Matrix, inverse_matrix, skew, to_matrix
 from etr_ros.types import Features, FloatArray, Pose, View
@@ -107,7 +106,6 @@ def _matched_rays(
 
 def _rows(rays: NDArray[np.float64], camera_t_view: Matrix, camera: Camera) -> _Rows:
     """x (r3 p + t3) = r1 p + t1 and the same for y, where r and t are the rows of camera_t_view."""
-    rays = np.where(np.abs(rays) < MAX_RAY, rays, np.nan)
     r, t = camera_t_view[:3, :3], camera_t_view[:3, 3]
     coefficients = r[:2] - rays[:, :, None] * r[2]
     return _Rows(coefficients, rays * t[2] - t[:2], camera_t_view[2], camera.focal_px)

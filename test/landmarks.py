@@ -1,10 +1,12 @@
 """A made-up world of landmarks with descriptors, seen by an exact camera: real geometry without networks or pictures.
 
-The picture of a frame only carries its number; the extractor looks up what is seen there.
+The picture of a frame only carries the true pose of the robot, in its first pixels; the extractor computes what is seen
+from there. So pictures also mean the same in another process.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,8 +43,6 @@ class Landmarks:
             kept = self.points[:, 0] < copy_m
             self.points = np.vstack([self.points[kept], self.points[here] + [copy_m, 0, 0]])
             self.descriptors = np.vstack([self.descriptors[kept], self.descriptors[here]])
-        self._seen: list[Features] = []
-        self._rng = rng
         self.device = torch.device("cpu")
         self.spec = FeatureSpec("landmarks", "mean", 512, 640, DIM, DIM, "made-up")
 
@@ -53,29 +53,34 @@ class Landmarks:
 
     def frame(self, true: Pose, number: int, pose: Pose | None = None, rate_hz: float = 1.0) -> Frame:
         """What the robot sees at its true pose; `pose` is where its odometry believes to be."""
-        self._seen.append(self._look(true))
-        image = np.random.default_rng(len(self._seen)).integers(0, 255, (48, 64, 3), np.uint8)
-        image[0, 0] = len(self._seen) // 256, len(self._seen) % 256, 0
         stamp_ns = 1_700_000_000 * 10**9 + round(number * 1e9 / rate_hz)
-        return Frame(image, stamp_ns, f"{number:04d}", "", pose, CAMERA, BODY_T_CAMERA)
+        return Frame(picture(true), stamp_ns, f"{number:04d}", "", pose, CAMERA, BODY_T_CAMERA)
 
     def __call__(self, image: NDArray[np.uint8]) -> Features:
-        high, low, _ = map(int, image[0, 0])
-        return self._seen[256 * high + low - 1]
-
-    def _look(self, true: Pose) -> Features:
+        x, y, z, yaw = np.frombuffer(image[0, :6].tobytes()[:16], np.float32).tolist()
+        rng = np.random.default_rng(np.frombuffer(image[0, :6].tobytes()[:16], np.uint32))
+        true = Pose((x, y, z), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)))
         world_t_camera = to_matrix(true) @ to_matrix(BODY_T_CAMERA)
         points = np.column_stack([self.points, np.ones(len(self.points))]) @ inverse_matrix(world_t_camera).T[:, :3]
         pixels = CAMERA.project(np.where(points[:, 2:] > 0.3, points, [0, 0, 1.0]))
         seen = (points[:, 2] > 0.3) & (points[:, 2] < RANGE_M) & (pixels > 0).all(1) & (pixels < [640, 480]).all(1)
         rows = np.flatnonzero(seen)[:512]
-        pixels = pixels[rows] + self._rng.normal(0, NOISE_PX, (len(rows), 2))
-        descriptors = unit(self.descriptors[rows] + self._rng.normal(0, 0.02, (len(rows), DIM)))
+        pixels = pixels[rows] + rng.normal(0, NOISE_PX, (len(rows), 2))
+        descriptors = unit(self.descriptors[rows] + rng.normal(0, 0.02, (len(rows), DIM)))
         mean = unit(descriptors.mean(axis=0)) if len(rows) else unit(np.ones(DIM))
-        depth = points[rows, 2:] + self._rng.normal(0, 0.002, (len(rows), 1)) * points[rows, 2:] ** 2
+        depth = points[rows, 2:] + rng.normal(0, 0.002, (len(rows), 1)) * points[rows, 2:] ** 2
         measured = np.hstack([CAMERA.rays(pixels.astype(np.float32)) * depth, depth]).astype(np.float32)
         ones, scales = np.ones(len(rows), np.float32), np.zeros(len(rows), np.uint8)
         return Features(pixels.astype(np.float32), ones, descriptors, scales, (640, 480), mean, measured)
+
+
+def picture(true: Pose) -> NDArray[np.uint8]:
+    """A (480, 640, 3) picture that carries x, y, z and the yaw of a pose."""
+    image = np.full((480, 640, 3), 128, np.uint8)
+    yaw = 2 * math.atan2(true.quat_xyzw[2], true.quat_xyzw[3])
+    values = np.array([*true.position_m, yaw], np.float32).tobytes() + b"\0\0"
+    image[0, :6] = np.frombuffer(values, np.uint8).reshape(6, 3)
+    return image
 
 
 def count_matches(query: Features, candidates: Sequence[Features]) -> Scores:

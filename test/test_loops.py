@@ -17,7 +17,13 @@ from etr_ros.types import LoopClosure, Pose, State
 from landmarks import Landmarks
 
 CONFIG = Config().replace(
-    **{"loop.exclusion_s": 5.0, "loop.exclusion_m": 3.0, "loop.min_support": 2, "retrieval.top_k": 10}
+    **{
+        "loop.exclusion_s": 5.0,
+        "loop.exclusion_m": 3.0,
+        "loop.min_support": 2,
+        "retrieval.top_k": 10,
+        "geometry.candidates": 3,
+    }
 )
 
 

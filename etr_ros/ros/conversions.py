@@ -116,7 +116,7 @@ def to_loop_message(loop: LoopClosure, camera_frame: str) -> LoopClosureMessage:
         match_id=loop.match.place_id,
         query_stamp=to_stamp(loop.query.stamp_ns),
         match_stamp=to_stamp(loop.match.stamp_ns),
-        is_metric=found.is_metric,
+        is_metric=bool(found.is_metric),
         probability=math.nan if loop.probability is None else loop.probability,
         inliers=found.inliers,
         degeneracy=found.degeneracy,

@@ -105,9 +105,11 @@ class PlaceRecognitionNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the camera."""
+        result = super().on_activate(state)  # the publishers, before there is anything to publish
         if not self._attempt("activate", self._listen):
+            super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
-        return super().on_activate(state)
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and stop the inference."""

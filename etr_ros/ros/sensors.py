@@ -106,7 +106,7 @@ class Sensors:
         return self._problems.take_new()
 
     def complete(self, frame: Frame, camera_frame_id: str) -> Frame:
-        """The frame with camera, body_t_camera, depth_m and pose, as far as they are known at its stamp.
+        """The frame with camera, mount, depth or right picture, and pose, as far as they are known at its stamp.
 
         `camera_frame_id` is the `header.frame_id` of the image. Waits for late depth, right image and odometry, for at
         most 5 times sensor.sync_ms.
@@ -117,17 +117,16 @@ class Sensors:
             limit_s = WAIT * self.config.sync_ms / 1e3
             self._changed.wait_for(lambda: self._closed or not self._awaits(stamp, camera_frame), limit_s)
         known = self._problems.known
+        right, baseline_m = known("right image", lambda: self._stereo(stamp)) or (None, 0.0)
         return dataclasses.replace(
             frame,
             camera=known("camera", lambda: self._camera(frame)),
             body_t_camera=known("mount", lambda: self._body_t_camera(stamp, camera_frame)),
             depth_m=known("depth", lambda: self._depth_m(frame, camera_frame)),
+            right=right,
+            baseline_m=baseline_m,
             pose=known("odometry", lambda: self._pose(stamp)),
         )
-
-    def stereo(self, stamp_ns: int) -> tuple[images.Image, float] | None:
-        """The right image (H, W, 3) in BGR and the baseline in metres for an image; None without a stereo pair."""
-        return self._problems.known("right image", lambda: self._stereo(stamp_ns))
 
     # What is known at a stamp: None when it was not asked for, EtrError when it should be there
 

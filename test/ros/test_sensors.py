@@ -56,8 +56,7 @@ def test_frames_of_another_process_are_complete(rig: Rig) -> None:
                 until(lambda: stamp_ns(newest[-1].header.stamp) not in checked, "the next image")
                 frame = sensors.complete(to_frame(newest[-1]), newest[-1].header.frame_id)
                 checked.add(frame.stamp_ns)
-                stereo = sensors.stereo(frame.stamp_ns)
-                if frame.camera is None or frame.pose is None or frame.depth_m is None or stereo is None:
+                if frame.camera is None or frame.pose is None or frame.depth_m is None or frame.right is None:
                     continue  # this machine was too busy: what came too late stays unknown
                 complete += 1
                 assert (frame.camera.width, frame.camera.fx, frame.camera.distortion) == (WIDTH, 55.0, ())  # rectified
@@ -65,8 +64,8 @@ def test_frames_of_another_process_are_complete(rig: Rig) -> None:
                 assert frame.pose.frame_id == "odom"
                 np.testing.assert_allclose(frame.depth_m, 1.0 + x_at(frame.stamp_ns), rtol=1e-6)
                 assert frame.body_t_camera is not None and frame.body_t_camera.position_m == (0.2, 0, 0.5)
-                assert stereo[0].shape == (HEIGHT, WIDTH, 3) and stereo[0].min() == RIGHT_GREY
-                assert stereo[1] == pytest.approx(0.12)
+                assert frame.right.shape == (HEIGHT, WIDTH, 3) and frame.right.min() == RIGHT_GREY
+                assert frame.baseline_m == pytest.approx(0.12)
             assert (sensors.segment, sensors.restarted) == (0, 0)
         finally:
             process.kill()
@@ -76,8 +75,7 @@ def test_frames_of_another_process_are_complete(rig: Rig) -> None:
 def test_nothing_is_asked_for(rig: Rig) -> None:
     sensors = rig.listen()
     frame = rig.complete()
-    assert (frame.camera, frame.body_t_camera, frame.depth_m, frame.pose) == (None, None, None, None)
-    assert sensors.stereo(START_NS) is None
+    assert (frame.camera, frame.body_t_camera, frame.depth_m, frame.right, frame.pose) == (None,) * 5
     assert sensors.problems() == []
 
 
@@ -206,11 +204,11 @@ def test_closing_ends_the_wait(rig: Rig) -> None:
 def test_right_camera_problems(rig: Rig) -> None:
     sensors = rig.listen(**STEREO, camera_mount=MOUNT)
     rig.send(rig.source.info, messages.info())
-    rig.eventually(lambda frame: frame.camera)
-    assert sensors.stereo(START_NS) is None
+    frame = rig.eventually(lambda frame: frame.camera and frame)
+    assert frame.right is None
     assert sensors.problems()[0].startswith("no baseline on /right/info: nothing has come yet")
     rig.send(rig.source.right_info, messages.info(p=[50.0, *[0.0] * 11]))
-    rig.eventually(lambda _: sensors.stereo(START_NS) or "gives no baseline" in sensors.problems()[0])
+    rig.eventually(lambda _: "gives no baseline" in sensors.problems()[0])
     rig.send(rig.source.right_info, messages.info())
-    rig.eventually(lambda _: sensors.stereo(START_NS) or "no right image on /right/image" in sensors.problems()[0])
-    assert sensors.stereo(START_NS) is None
+    rig.eventually(lambda _: "no right image on /right/image" in sensors.problems()[0])
+    assert rig.complete().right is None
