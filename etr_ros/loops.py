@@ -80,7 +80,12 @@ class LoopDetector:
         self._filter.configure(config.loop)
 
     def is_keyframe(self, frame: Frame) -> bool:
-        """Whether the robot has moved far enough since the last keyframe."""
+        """Whether the robot has moved far enough since the last keyframe.
+
+        Once poses are known, a picture without one is no keyframe: odometry could not contradict its loops.
+        """
+        if self._last is not None and self._last.pose is not None and frame.pose is None:
+            return False
         return self._last is None or keyframes.far_enough(self._last, frame, self._config.keyframe)
 
     def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None:

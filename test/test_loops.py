@@ -123,6 +123,14 @@ def test_only_keyframes_are_added_and_others_are_answered_when_asked() -> None:
     assert asked is not None and asked.match.state is State.LOCALIZED and len(detector.session) == 4
 
 
+def test_a_picture_whose_odometry_is_missing_is_no_keyframe() -> None:
+    world = Landmarks(seed=6)
+    detector = LoopDetector(world.networks, CONFIG)
+    poses = [Pose((1.0 + i, 0.0, 0.0)) for i in range(4)]
+    answers = [detector.answer(world.frame(pose, i, None if i == 2 else pose)) for i, pose in enumerate(poses)]
+    assert [answer is not None for answer in answers] == [True, True, False, True]
+
+
 def test_poses_of_two_segments_of_odometry_are_not_compared() -> None:
     world, poses = Landmarks(seed=7), there_and_again(8.0)
     detector, loops = LoopDetector(world.networks, CONFIG), []
