@@ -20,17 +20,18 @@ help: ## show this list
 	@echo "PYTHON=python3.12   another Python (3.10 to 3.13) for .venv"
 	@echo "TORCH_INDEX=URL     also look for torch in this package index; with that of PyTorch's CPU wheels"
 	@echo "                    set-up downloads gigabytes less"
-	@echo "BAG=FOLDER          make demo: build the map from this rosbag2 instead of a simulated drive"
-	@echo "IMAGES=FOLDER       make demo: use the pictures of this folder instead of a simulated drive"
+	@echo "BAG=FOLDER          make demo: build the map from this rosbag2 instead of a simulated drive; no demo-loops"
+	@echo "IMAGES=FOLDER       make demo: use the pictures of this folder instead of a simulated drive; no demo-loops"
 
 setup: ## create or update .venv with ROS 2, the messages and etr_ros; seconds when nothing changed
 	@command -v $(PYTHON) >/dev/null || { echo "set-up: $(PYTHON) is not there: sudo apt install python3 python3-venv python3-dev, or name another with PYTHON=" >&2; exit 1; }
 	@TORCH_INDEX='$(TORCH_INDEX)' $(PYTHON) scripts/setup_env.py
 
-demo: setup ## a simulated robot maps a world, drives through it again and is told where it is (BAG=, IMAGES=)
+demo: setup ## a simulated robot maps a world and is told where it is (BAG=, IMAGES=); without these, then demo-loops
 	.venv/bin/python examples/demo/run.py $(if $(BAG),--bag '$(BAG)') $(if $(IMAGES),--images '$(IMAGES)')
+	$(if $(BAG)$(IMAGES),,.venv/bin/python examples/demo/closed_loop.py)
 
-demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back end corrects its path
+demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back end corrects its path (2 minutes)
 	.venv/bin/python examples/demo/closed_loop.py
 
 test: setup ## all tests, real ROS processes among them
