@@ -156,6 +156,15 @@ def check_files(info: MapInfo) -> None:
             raise MapError(f"{file} has {actual} bytes instead of {size}: copy the map whole or build it again")
 
 
+def share_in_3d(info: MapInfo) -> float:
+    """The share of the local features whose place in 3-D is known, in [0, 1]; the map's files were checked before."""
+    if not info.locals:
+        return 0.0
+    file = Path(info.path) / f"data-{info.map_id}" / "depths.f16"
+    depths = np.memmap(file, np.float16, mode="r", shape=(info.locals, 2))[:, 0]
+    return float(np.isfinite(depths).mean())
+
+
 ARRAYS = ("offsets.i64", "keypoints.f32", "depths.f16", "scores.f16", "descriptors.f16", "scales.u8")
 _DTYPES = {"i64": np.int64, "f32": np.float32, "f16": np.float16, "u8": np.uint8}
 

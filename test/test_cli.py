@@ -182,7 +182,9 @@ def test_map_of_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "message"),
     [
         (["--images", "nowhere"], "nowhere is not a folder"),
-        (["--images", ".", "--pose-topic", "/odom"], "--image-topic and --pose-topic go with --bag"),
+        (["--images", ".", "--pose-topic", "/odom"], "--pose-topic: for --bag, not for --images"),
+        (["--images", ".", "--rectified", "--depth-topic", "/d"], "--rectified, --depth-topic: for --bag"),
+        (["--bag", ".", "--poses", "p.csv"], "a bag has a --pose-topic"),
         (["--bag", "nowhere", "--image-topic", "/camera"], "there is no bag at nowhere"),
         (["--bag", "nowhere", "--poses", "x.csv"], "--poses goes with --images"),
     ],

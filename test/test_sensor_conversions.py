@@ -13,9 +13,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not here")
 from sensor_msgs.msg import RegionOfInterest
 
 import sensor_messages as messages
+from etr_ros import sensor_conversions as conversions
 from etr_ros import transforms
 from etr_ros.errors import CameraError, ConfigError
-from etr_ros.ros import sensor_conversions as conversions
 from etr_ros.ros.problems import Problems
 from sensor_messages import HEIGHT, WIDTH
 

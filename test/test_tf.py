@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etr_ros import transforms
-from etr_ros.ros.tf import Segments, Transform, TransformBuffer
-from etr_ros.ros.track import Track, TransformError
+from etr_ros.tf import Segments, Transform, TransformBuffer
+from etr_ros.track import Track, TransformError
 from etr_ros.types import Pose
 
 MS = 1_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,21 +25,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Print the manifest. Raises MapError, also when a file of the map is missing or cut."""
-    from etr_ros.database import check_files, read_info
+    from etr_ros.database import check_files, read_info, share_in_3d
 
     info = read_info(args.map)
     check_files(info)
     if args.json:
         print(json.dumps(dataclasses.asdict(info) | {"size_bytes": info.size_bytes}, indent=2))
         return 0
-    rows = _rows(info)
+    rows = _rows(info, share_in_3d(info))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:{width}}  {value}")
     return 0
 
 
-def _rows(info: MapInfo) -> list[tuple[str, str]]:
+def _rows(info: MapInfo, in_3d: float) -> list[tuple[str, str]]:
     features = info.features
     parameters = ", ".join(f"{name} {value}" for name, value in info.index_parameters.items())
     return [
@@ -47,6 +48,9 @@ def _rows(info: MapInfo) -> list[tuple[str, str]]:
         ("places", str(info.places)),
         ("sessions", ", ".join(session or "(no name)" for session in info.sessions)),
         ("poses", f"in frame {info.frame_id}" if info.has_poses else "none"),
+        ("intrinsics", _which([rig.camera for rig in info.rigs])),
+        ("camera mount", _which([rig.body_t_camera for rig in info.rigs])),
+        ("in 3-D", f"{100 * in_3d:.0f} % of the local features"),
         ("local features", f"{info.locals} of {features.extractor}, {features.local_dim} values each"),
         ("global descriptor", f"{features.global_descriptor}, {features.global_dim} values"),
         ("weights", features.weights),
@@ -61,3 +65,9 @@ def _rows(info: MapInfo) -> list[tuple[str, str]]:
             for name, value in values.items()
         ),
     ]
+
+
+def _which(known: Sequence[object]) -> str:
+    if all(each is None for each in known):
+        return "none"
+    return "of some places" if None in known else "of all places"

@@ -26,8 +26,8 @@ from etr_ros.errors import CameraError
 from etr_ros.ros.conversions import from_odometry, stamp_ns
 from etr_ros.ros.interfaces import Endpoint
 from etr_ros.ros.problems import Problems
-from etr_ros.ros.sensor_conversions import frame_name
-from etr_ros.ros.track import BACK_NS, Track, TransformError
+from etr_ros.sensor_conversions import frame_name
+from etr_ros.track import BACK_NS, Track, TransformError
 from etr_ros.types import Pose
 
 KEEP = 15  # pictures; they are large

@@ -10,9 +10,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from etr_ros.ros.conversions import stamp_ns
 from etr_ros.ros.feeds import Link
-from etr_ros.ros.sensor_conversions import to_transform
-from etr_ros.ros.tf import Transform, TransformBuffer
-from etr_ros.ros.track import TransformError
+from etr_ros.sensor_conversions import to_transform
+from etr_ros.tf import Transform, TransformBuffer
+from etr_ros.track import TransformError
 
 WRONG_S = 5.0  # how long diagnostics show a transform that cannot be used
 

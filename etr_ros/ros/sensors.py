@@ -13,15 +13,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from etr_ros import images
+from etr_ros import sensor_conversions as conversions
 from etr_ros.camera import Camera
 from etr_ros.config import SensorConfig
-from etr_ros.errors import CameraError, ConfigError
-from etr_ros.ros import sensor_conversions as conversions
+from etr_ros.errors import ConfigError
 from etr_ros.ros.feeds import KEEP, Feed, Link, OdometryFeed, is_late
 from etr_ros.ros.frames import Frames
 from etr_ros.ros.problems import Problems, about
-from etr_ros.ros.tf import Segments, Transform
-from etr_ros.ros.track import BACK_NS, TransformError
+from etr_ros.tf import Segments, Transform
+from etr_ros.track import BACK_NS, TransformError
 from etr_ros.transforms import compose
 from etr_ros.types import FloatArray, Frame, Pose
 
@@ -151,12 +151,7 @@ class Sensors:
             return None
         with about(f"no depth on {self._depth.topic}"):
             message = self._depth.near(frame.stamp_ns, self._tolerance_ns)
-            depth_frame = conversions.frame_name(message.header.frame_id)
-            if depth_frame != camera_frame:
-                raise CameraError(
-                    f"it is seen from '{depth_frame}', the image from '{camera_frame}': "
-                    "take depth that is registered (aligned) to this camera"
-                )
+            conversions.require_registered(message, camera_frame)
             return conversions.to_depth_m(message, frame.image.shape[1], frame.image.shape[0])
 
     def _stereo(self, stamp_ns: int) -> tuple[images.Image, float] | None:

@@ -62,6 +62,16 @@ def to_baseline_m(message: Any) -> float:
     return baseline_m
 
 
+def require_registered(depth_message: Any, camera_frame: str) -> None:
+    """Raises CameraError when a depth image is seen from another frame than the picture. Names have no leading /."""
+    depth_frame = frame_name(depth_message.header.frame_id)
+    if depth_frame != camera_frame:
+        raise CameraError(
+            f"it is seen from '{depth_frame}', the image from '{camera_frame}': "
+            "take depth that is registered (aligned) to this camera"
+        )
+
+
 def to_depth_m(message: Any, width: int, height: int) -> FloatArray:
     """(height, width) metres along the optical axis, NaN where unknown, of a sensor_msgs Image or CompressedImage.
 
@@ -160,7 +170,7 @@ def to_mount(text: str, body_frame: str) -> Pose:
         x = math.nan
     if not (math.isfinite(x) and all(map(math.isfinite, (y, z, roll, pitch, yaw)))):
         raise ConfigError(
-            f"sensor.camera_mount must be 'x y z roll pitch yaw' in metres and degrees, such as '0.2 0 0.5 0 15 0', "
+            f"the camera mount must be 'x y z roll pitch yaw' in metres and degrees, such as '0.2 0 0.5 0 15 0', "
             f"not '{text}'"
         )
     turn = np.eye(3)

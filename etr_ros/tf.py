@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from etr_ros.keyframes import angle_deg
-from etr_ros.ros.track import Track, TransformError
+from etr_ros.track import Track, TransformError
 from etr_ros.transforms import Matrix, from_matrix, inverse_matrix, to_matrix
 from etr_ros.types import Pose
 
