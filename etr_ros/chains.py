@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from etr_ros.config import LoopConfig
-from etr_ros.transforms import Matrix, between, compose, compose_covariance, inverse, inverse_covariance
+from etr_ros.transforms import Matrix, between, compose, compose_covariance, error, inverse, inverse_covariance
 from etr_ros.types import Geometry, Place, Pose
 
 IDENTITY = Pose((0.0, 0.0, 0.0))
@@ -103,14 +103,39 @@ class Chains:
             return None
         return self._through(anchors[nearest], place, before, ways[nearest])
 
-    def _shortest(self, start: int, target: int | None) -> tuple[dict[int, float], dict[int, int]]:
+    def near(self, query_id: int, before: int, radius_m: float, radius_deg: float, reach_m: float) -> list[int]:
+        """Keyframes with an id below `before` that stand within the radii of the query by what chains tell.
+
+        Nearest first; only chains up to `reach_m` are followed.
+        """
+        query_t: dict[int, Pose] = {}
+        found = []
+        lengths, came_from = self._shortest(query_id, None, reach_m) if query_id in self._nodes else ({}, {})
+        for node in lengths:  # in the order in which they were reached
+            previous = came_from[node]
+            query_t[node] = IDENTITY if node == query_id else compose(query_t[previous], self._step(previous, node))
+            off = error(IDENTITY, query_t[node])
+            off_m, off_rad = float(np.linalg.norm(off[:3])), float(np.linalg.norm(off[3:]))
+            if node < before and off_m <= radius_m and off_rad <= math.radians(radius_deg):
+                found.append((off_m, node))
+        return [node for _, node in sorted(found)]
+
+    def _step(self, node: int, following: int) -> Pose:
+        """node_t_following along the edge of a chain."""
+        if abs(following - node) == 1 and self._nodes[following].segment == self._nodes[node].segment:
+            return between(self._nodes[node].pose, self._nodes[following].pose)
+        return next(step for other, step, _ in self._loops[node] if other == following)
+
+    def _shortest(
+        self, start: int, target: int | None, reach_m: float = math.inf
+    ) -> tuple[dict[int, float], dict[int, int]]:
         """Lengths of the shortest chains from `start`, and of each keyframe the one before it (Dijkstra)."""
         lengths: dict[int, float] = {}
         before: dict[int, int] = {}
         queue = [(0.0, start, start)]
         while queue:
             length, node, came_from = heapq.heappop(queue)
-            if node in lengths:
+            if node in lengths or length > reach_m:
                 continue
             lengths[node], before[node] = length, came_from
             if node == target:

@@ -135,8 +135,12 @@ class LoopConfig:
     min_support: int = option(
         3, "Neighbouring queries that must agree with a loop before it is accepted", low=0, high=100, live=True
     )
+    first_support: int = option(
+        8, "The same where odometry and accepted loops do not tell the relative position to 0.5 m yet",
+        low=0, high=100, live=True,
+    )
     support_s: float = option(
-        10.0, "Queries within this time (seconds) are neighbours; a loop waits this long for support",
+        15.0, "Queries within this time (seconds) are neighbours; a loop waits this long for support",
         low=0.0, high=1e4, live=True,
     )
     max_pending: int = option(100, "Loops that wait for support; the oldest is rejected first", low=1, high=10000)

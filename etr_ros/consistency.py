@@ -72,7 +72,7 @@ def supports(a: Hypothesis, b: Hypothesis, config: LoopConfig) -> bool:
     if q_a is None or q_b is None or p_a is None or p_b is None:
         return True
     _, covariance = _residual(a, b, between(p_a, p_b), between(q_b, q_a), config)
-    return bool(np.trace(covariance[:3, :3]) <= SHARP_M**2)
+    return _is_sharp(covariance)
 
 
 def contradiction(hypothesis: Hypothesis, prediction: Prediction | None) -> str:
@@ -83,6 +83,15 @@ def contradiction(hypothesis: Hypothesis, prediction: Prediction | None) -> str:
     residual = error(found.match_t_query, prediction.match_t_query)
     reason = _unlikely(residual, found.covariance + prediction.covariance, found.is_metric)
     return f"odometry contradicts it: {reason} after {prediction.way_m:.0f} m" if reason else ""
+
+
+def is_sharp(prediction: Prediction | None) -> bool:
+    """Whether a prediction tells positions to `SHARP_M`, so that a wrong metric hypothesis would contradict it."""
+    return prediction is not None and _is_sharp(prediction.covariance)
+
+
+def _is_sharp(covariance: Matrix) -> bool:
+    return bool(np.trace(covariance[:3, :3]) <= SHARP_M**2)
 
 
 def _unlikely(residual: Matrix, covariance: Matrix, is_metric: bool) -> str:

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 from etr_ros.chains import Chains
 from etr_ros.config import LoopConfig
-from etr_ros.consistency import Hypothesis, contradiction, disagreement, supports
+from etr_ros.consistency import Hypothesis, contradiction, disagreement, is_sharp, supports
 from etr_ros.types import LoopClosure, Place
+
+STORIES = 2  # hypotheses of one map that contradict each other and that one query is followed up with
+EXPECTED, EXPECTED_M, EXPECTED_DEG = 3, 1.0, 30.0  # keyframes looked at because the robot should stand there
+EXPECTED_WAY_M = 15.0
 
 
 @dataclass(eq=False)
@@ -21,7 +25,8 @@ class _Waiting:
 class LoopFilter:
     """Holds hypotheses back until enough neighbouring queries agree; at most `max_pending` wait at any time.
 
-    Accepted loops tell, together with the odometry, what later ones must agree with.
+    Accepted loops tell, together with the odometry, what later ones must agree with. Where that is not sharp yet, the
+    first loop needs more support: a repeating texture can mislead a few queries in a row.
     """
 
     def __init__(self, config: LoopConfig) -> None:
@@ -38,24 +43,42 @@ class LoopFilter:
         """Judge by other values from now on."""
         self._config = self._chains.config = config
 
-    def update(
-        self, keyframe: Place, way_m: float, segment: int, hypotheses: Sequence[Hypothesis]
-    ) -> list[LoopClosure]:
-        """Take the next keyframe, the way driven until there, and its hypotheses.
+    def add(self, keyframe: Place, way_m: float, segment: int) -> None:
+        """The next keyframe, and the way driven until there."""
+        self._chains.add(keyframe, way_m, segment)
+
+    def expected(self, query_id: int, before: int) -> list[int]:
+        """The keyframes, with an id below `before`, at which a query stands by what odometry and accepted loops tell.
+
+        The nearest few, and only where the prediction is sharp.
+        """
+        near = self._chains.near(query_id, before, EXPECTED_M, EXPECTED_DEG, EXPECTED_WAY_M)
+        return near[:EXPECTED]
+
+    def update(self, keyframe: Place, hypotheses: Sequence[Hypothesis]) -> list[LoopClosure]:
+        """Take the hypotheses of the last keyframe, the best first.
 
         Gives back all loops that are decided now, accepted or rejected.
         """
-        self._chains.add(keyframe, way_m, segment)
         decided = self._expired(keyframe.stamp_ns)
-        for hypothesis in hypotheses:
-            reason = self._contradiction(hypothesis)
-            if reason:
-                decided.append(_loop(hypothesis, 0, reason))
-            else:
-                self._wait(hypothesis)
+        reasons = [self._contradiction(hypothesis) for hypothesis in hypotheses]
+        stories = self._stories([h for h, reason in zip(hypotheses, reasons, strict=True) if not reason])
+        if hypotheses and reasons[0]:
+            decided.append(_loop(hypotheses[0], 0, reasons[0]))
+        for hypothesis in stories:
+            self._wait(hypothesis)
         while len(self._waiting) > self._config.max_pending:
             decided.append(self._unsupported(self._waiting.popleft()))
         return decided + self._supported()
+
+    def _stories(self, hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Of each map the best hypothesis, and the best of those that contradict what was taken before."""
+        taken: list[Hypothesis] = []
+        for new in hypotheses:
+            rivals = [each for each in taken if each.map == new.map]
+            if len(rivals) < STORIES and all(disagreement(new, each, self._config) for each in rivals):
+                taken.append(new)
+        return taken
 
     def flush(self) -> list[LoopClosure]:
         """The drive is over: what still waits is rejected."""
@@ -92,7 +115,7 @@ class LoopFilter:
         ready = [each for each in self._waiting if len(each.supporters) >= self._config.min_support]
         for each in sorted(ready, key=lambda waiting: -len(waiting.supporters)):
             reason = self._contradiction(each.hypothesis)
-            if not reason and any(self._is_rival(other, each) for other in self._waiting):
+            if not reason and (self._lacks(each) or any(self._is_rival(other, each) for other in self._waiting)):
                 continue
             self._waiting.remove(each)
             decided.append(_loop(each.hypothesis, len(each.supporters), reason))
@@ -102,6 +125,13 @@ class LoopFilter:
                 self._chains.link(h.query, h.match, h.geometry, h.map)
         return decided
 
+    def _lacks(self, waiting: _Waiting) -> int:
+        """How many supporters are needed, when they are too few; else 0."""
+        h = waiting.hypothesis
+        knows_place = is_sharp(self._chains.predict(h.query, h.match, h.map))
+        needed = self._config.min_support if knows_place else max(self._config.first_support, self._config.min_support)
+        return needed if len(waiting.supporters) < needed else 0
+
     def _is_rival(self, other: _Waiting, of: _Waiting) -> bool:
         """Whether another place explains the same query, and as many queries, as well."""
         a, b = other.hypothesis, of.hypothesis
@@ -109,8 +139,8 @@ class LoopFilter:
         return same_query and len(other.supporters) >= len(of.supporters) and bool(disagreement(a, b, self._config))
 
     def _unsupported(self, waiting: _Waiting) -> LoopClosure:
-        support, needed = len(waiting.supporters), self._config.min_support
-        if support >= needed:
+        support, needed = len(waiting.supporters), self._lacks(waiting)
+        if not needed:
             return _loop(waiting.hypothesis, support, "another place explains the same picture as well")
         return _loop(waiting.hypothesis, support, f"{support} neighbouring queries agree, {needed} are needed")
 

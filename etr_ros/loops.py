@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from etr_ros import keyframes
 from etr_ros.config import Config
-from etr_ros.consistency import Hypothesis, disagreement
+from etr_ros.consistency import Hypothesis
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.loop_filter import LoopFilter
 from etr_ros.neighbours import Neighbours
@@ -20,7 +20,6 @@ from etr_ros.session import Keyframe, SessionMap
 from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, PlaceMatch
 from etr_ros.views import look
 
-STORIES = 2  # places far from each other that one query is followed up with
 NOT_COMPUTED = Geometry(-1, -1)
 
 
@@ -118,14 +117,16 @@ class LoopDetector:
         before = session.places_before(frame.stamp_ns, way_m, config.loop.exclusion_s, config.loop.exclusion_m)
         keyframe = session.add(frame, view, segment)
         self._last = frame
+        self._filter.add(keyframe.place, way_m, segment)
 
-        match = self.networks.find(view, frame.stamp_ns, session, config, watch, before=before)
-        loops, hypotheses = self._follow_up(match, keyframe, None)
+        expected = self._filter.expected(keyframe.place.place_id, before)
+        match = self.networks.find(view, frame.stamp_ns, session, config, watch, before=before, expected=expected)
+        loops, hypotheses = self._follow_up(match, keyframe, None, expected)
         if self.prebuilt is not None:
             match = self.networks.find(view, frame.stamp_ns, self.prebuilt, config, watch)
             more_loops, more_hypotheses = self._follow_up(match, keyframe, self.prebuilt)
             loops, hypotheses = loops + more_loops, hypotheses + more_hypotheses
-        loops += self._filter.update(keyframe.place, way_m, segment, hypotheses)
+        loops += self._filter.update(keyframe.place, hypotheses)
         watch.lap("support")
         return LoopAnswer(match, tuple(loops))
 
@@ -134,23 +135,25 @@ class LoopDetector:
         return tuple(self._filter.flush())
 
     def _follow_up(
-        self, match: PlaceMatch, keyframe: Keyframe, prebuilt: PlaceMap | None
+        self, match: PlaceMatch, keyframe: Keyframe, prebuilt: PlaceMap | None, expected: Sequence[int] = ()
     ) -> tuple[list[LoopClosure], list[Hypothesis]]:
         """The hypotheses that the candidates of one map are worth; without any, the best candidate as rejected."""
-        reasons = [self._why_not(candidate) for candidate in match.candidates]
+        reasons = [self._why_not(each, each.place.place_id in expected) for each in match.candidates]
         worth = [candidate for candidate, reason in zip(match.candidates, reasons, strict=True) if not reason]
-        if worth:
-            return [], list(self._stories(worth, keyframe, prebuilt))
-        if not match.candidates:
-            return [], []
+        worth.sort(key=lambda each: -(each.inliers or 0))
+        if worth or not match.candidates:
+            return [], [self._hypothesis(candidate, keyframe, prebuilt) for candidate in worth]
         best = match.candidates[0]
         found = best.geometry or NOT_COMPUTED
         return [LoopClosure(keyframe.place, best.place, found, best.probability, reason=reasons[0])], []
 
-    def _why_not(self, candidate: Candidate) -> str:
-        """Why a candidate is no hypothesis, in words; empty when it is one."""
+    def _why_not(self, candidate: Candidate, is_expected: bool) -> str:
+        """Why a candidate is no hypothesis, in words; empty when it is one.
+
+        Where the robot is expected, its geometry must agree with odometry, and that tells more than the probability.
+        """
         probability, least = candidate.probability, self._config.loop.min_probability
-        if probability is not None and probability < least:
+        if probability is not None and probability < least and not is_expected:
             return f"match probability {probability:.2f} is below {least:.2f}"
         if candidate.geometry is None:
             return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"
@@ -170,17 +173,6 @@ class LoopDetector:
         if sigma_m > config.max_sigma_m:
             return f"the relative pose is only known to {sigma_m:.2f} m, {config.max_sigma_m:.2f} m are asked for"
         return ""
-
-    def _stories(
-        self, candidates: list[Candidate], keyframe: Keyframe, prebuilt: PlaceMap | None
-    ) -> Iterator[Hypothesis]:
-        """The candidate with the most inliers, and the best of those that contradict what was taken before."""
-        taken: list[Hypothesis] = []
-        for candidate in sorted(candidates, key=lambda each: -(each.inliers or 0)):
-            hypothesis = self._hypothesis(candidate, keyframe, prebuilt)
-            if len(taken) < STORIES and all(disagreement(hypothesis, each, self._config.loop) for each in taken):
-                taken.append(hypothesis)
-                yield hypothesis
 
     def _hypothesis(self, candidate: Candidate, keyframe: Keyframe, prebuilt: PlaceMap | None) -> Hypothesis:
         place, found = candidate.place, candidate.geometry or NOT_COMPUTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,18 +79,21 @@ class Networks:
         watch: Stopwatch,
         *,
         before: int | None = None,
+        expected: Sequence[int] = (),
         with_geometry: bool = True,
     ) -> PlaceMatch:
         """Which of the places (with `before`: of those with a smaller id) shows the view?
 
-        `with_geometry` verifies the best candidates, see `geometry.estimate`.
+        `with_geometry` verifies the best candidates, see `geometry.estimate`; the `expected` places are candidates
+        whatever they look like, and are verified first.
         """
         found, cosines = places.search(view.features, config.retrieval.top_k, before)
+        found, cosines = _with_expected(found, cosines, expected, view.features, places)
         watch.lap("retrieve")
         candidates = self._ranked(view.features, [places.view(place.place_id) for place in found], found, cosines)
         watch.lap("rerank")
         if with_geometry:
-            candidates = _verified(view, candidates, places, config.geometry)
+            candidates = _verified(view, candidates, expected, places, config.geometry)
             watch.lap("verify")
         state, judged = decision.decide(candidates, config.decision, config.geometry)
         watch.lap("decide")
@@ -114,13 +118,26 @@ class Networks:
         ]
 
 
-def _verified(view: View, candidates: list[Candidate], places: Places, config: GeometryConfig) -> list[Candidate]:
-    """The best candidates with the relative pose to each."""
-    verified = []
-    for candidate in candidates[: config.candidates]:
-        found = geometry.estimate(view, places.view(candidate.place.place_id), config)
-        verified.append(dataclasses.replace(candidate, geometry=found, inliers=found.inliers))
-    return verified + candidates[config.candidates :]
+def _with_expected(
+    found: list[Place], cosines: FloatArray, expected: Sequence[int], query: Features, places: Places
+) -> tuple[list[Place], FloatArray]:
+    """The places that retrieval found, and after them the expected ones that it did not."""
+    known = {place.place_id for place in found}
+    more = [place_id for place_id in expected if place_id not in known]
+    more_cosines = [places.view(i).features.global_descriptor @ query.global_descriptor for i in more]
+    return found + [places.places[i] for i in more], np.concatenate([cosines, np.asarray(more_cosines, np.float32)])
+
+
+def _verified(
+    view: View, candidates: list[Candidate], expected: Sequence[int], places: Places, config: GeometryConfig
+) -> list[Candidate]:
+    """The candidates in their order, the expected and the best of them with the relative pose to each."""
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].place.place_id not in expected)
+    verified = list(candidates)
+    for i in order[: config.candidates]:
+        found = geometry.estimate(view, places.view(candidates[i].place.place_id), config)
+        verified[i] = dataclasses.replace(candidates[i], geometry=found, inliers=found.inliers)
+    return verified
 
 
 class Recognizer(Protocol):

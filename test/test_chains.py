@@ -106,3 +106,20 @@ def test_a_prebuilt_map_is_reached_over_its_accepted_loops() -> None:
     later = chains.predict(places[22], mapped[3], "its id")
     assert later is not None and np.trace(later.covariance) > np.trace(found.covariance)
     assert chains.predict(places[20], mapped[3], "another id") is None
+
+
+def test_keyframes_near_by_what_chains_tell_are_found_again_after_a_loop() -> None:
+    """On the second lap odometry alone is too long a chain; a loop leads to the first lap, nearest keyframe first."""
+    chains, places = driven(100, drift_m=0.05)
+    radii = {"radius_m": 1.0, "radius_deg": 30.0, "reach_m": 5.0}
+    assert chains.near(90, 60, **radii) == []
+    chains.link(places[88], places[8], sure(8, 88), "")
+    assert chains.near(90, 60, **radii) == [10, 11, 9]
+    assert chains.near(90, 10, **radii) == [9]
+    assert chains.near(90, 60, radius_m=1.0, radius_deg=5.0, reach_m=5.0) == [10]
+
+
+def test_nothing_is_near_what_has_no_pose() -> None:
+    chains, _ = driven(5)
+    chains.add(Place(5, "5", "", 0, None), 3.0, 0)
+    assert chains.near(5, 5, 100.0, 180.0, 100.0) == []

@@ -228,7 +228,8 @@ def test_a_turned_mount_turns_the_covariance() -> None:
     mount = compose(half_turn, MOUNT)
     ahead = estimate(NOISY, SIDEWAYS)
     behind = estimate(replace(NOISY, mounts=(mount, mount)), compose(compose(half_turn, SIDEWAYS), inverse(half_turn)))
-    np.testing.assert_allclose(behind.match_t_query.position_m, np.array([-1, -1, 1]) * ahead.match_t_query.position_m,
-                               atol=1e-4)
+    np.testing.assert_allclose(
+        behind.match_t_query.position_m, np.array([-1, -1, 1]) * ahead.match_t_query.position_m, atol=1e-4
+    )
     sign = np.array([-1, -1, 1, -1, -1, 1])
     np.testing.assert_allclose(behind.covariance, ahead.covariance * np.outer(sign, sign), rtol=1e-2, atol=1e-9)

@@ -11,8 +11,9 @@ import pytest
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.errors import ConfigError, ImageError, MapError
-from etr_ros.pipeline import PlaceRecognizer
+from etr_ros.pipeline import PlaceRecognizer, Stopwatch
 from etr_ros.types import Frame, Pose, State
+from etr_ros.views import look
 from fakes import FakeExtractor, board, fake_networks  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
@@ -107,3 +108,13 @@ def test_pictures_of_nothing_are_left_out_of_a_map_and_named(tmp_path: Path) -> 
 def test_a_map_of_one_place_answers(tmp_path: Path) -> None:
     build_map([frame(1, 1)], tmp_path / "map", Config())
     assert PlaceRecognizer.open(tmp_path / "map").query(frame(1, 1, noise=3)).best is not None
+
+
+def test_an_expected_place_is_a_candidate_whatever_it_looks_like(town: Path) -> None:
+    config = Config().replace(**{"retrieval.top_k": 1, "geometry.candidates": 1})
+    recognizer = PlaceRecognizer.open(town, config)
+    view = look(recognizer.networks.extractor, frame(3, 3), config.geometry)
+    match = recognizer.networks.find(view, 0, recognizer.map, config, Stopwatch(), expected=[0, 2])
+    assert [(c.place.place_id, c.geometry is not None) for c in match.candidates] == [(2, True), (0, False)]
+    match = recognizer.networks.find(view, 0, recognizer.map, config, Stopwatch(), expected=[0])
+    assert [(c.place.place_id, c.geometry is not None) for c in match.candidates] == [(2, False), (0, True)]
