@@ -61,16 +61,26 @@ def pnp_usac(score: int, local: int) -> Callable[[Matrix, Matrix], Matrix]:
 def pnp_sqpnp(points: Matrix, pixels: Matrix) -> Matrix:
     """OpenCV's older RANSAC with SQPnP."""
     _, turn, position, _ = cv2.solvePnPRansac(
-        points, pixels, K, np.zeros(4), iterationsCount=ITERATIONS, reprojectionError=THRESHOLD_PX,
-        confidence=CONFIDENCE, flags=cv2.SOLVEPNP_SQPNP,
+        points,
+        pixels,
+        K,
+        np.zeros(4),
+        iterationsCount=ITERATIONS,
+        reprojectionError=THRESHOLD_PX,
+        confidence=CONFIDENCE,
+        flags=cv2.SOLVEPNP_SQPNP,
     )
     return rigid(exp(turn), position)
 
 
 def pnp_poselib(points: Matrix, pixels: Matrix) -> Matrix:
     """PoseLib's LO-RANSAC with P3P."""
-    options = {"max_reproj_error": THRESHOLD_PX, "max_iterations": ITERATIONS, "min_iterations": 50,
-               "success_prob": CONFIDENCE}
+    options = {
+        "max_reproj_error": THRESHOLD_PX,
+        "max_iterations": ITERATIONS,
+        "min_iterations": 50,
+        "success_prob": CONFIDENCE,
+    }
     pose, _ = poselib.estimate_absolute_pose(pixels, points, PINHOLE, options, {})
     return rigid(pose.R, pose.t)
 
@@ -87,8 +97,12 @@ def essential(method: int) -> Callable[[Matrix, Matrix], Matrix]:
 
 def essential_poselib(query: Matrix, match: Matrix) -> Matrix:
     """PoseLib's LO-RANSAC with the five-point solver."""
-    options = {"max_epipolar_error": EPIPOLAR_PX, "max_iterations": 500, "min_iterations": 50,
-               "success_prob": CONFIDENCE}
+    options = {
+        "max_epipolar_error": EPIPOLAR_PX,
+        "max_iterations": 500,
+        "min_iterations": 50,
+        "success_prob": CONFIDENCE,
+    }
     pose, _ = poselib.estimate_relative_pose(query, match, PINHOLE, PINHOLE, options, {})
     return rigid(pose.R, pose.t)
 
@@ -150,8 +164,11 @@ def compare_starts(trials: int) -> None:
             position, turn, took = np.median(rows, axis=0)
             failed = np.mean(np.array(rows)[:, 1] > 3)
             unit = "m" if name in POINTS else "deg"
-            print(f"| {name} | {kind} | {matches} | {outliers:.0%} | {position:.3g} {unit} | {turn:.3f} "
-                  f"| {failed:.1%} | {took:.1f} |", flush=True)
+            print(
+                f"| {name} | {kind} | {matches} | {outliers:.0%} | {position:.3g} {unit} | {turn:.3f} "
+                f"| {failed:.1%} | {took:.1f} |",
+                flush=True,
+            )
 
 
 def off(found: Matrix, true: Matrix, is_metric: bool) -> tuple[float, float]:
@@ -187,8 +204,11 @@ def judge_estimate(trials: int) -> None:
                 rows.append((*size, nees, turn_nees, 1e3 * took))
             position, turn, _, _, took = np.median(rows, axis=0)
             _, _, nees, turn_nees, _ = np.mean(rows, axis=0)
-            print(f"| {label} | {kind} | {len(rows)} | {position:.4f} | {turn:.3f} | {nees:.2f} | {turn_nees:.2f} "
-                  f"| {np.max(rows, axis=0)[2]:.0f} | {took:.1f} |", flush=True)
+            print(
+                f"| {label} | {kind} | {len(rows)} | {position:.4f} | {turn:.3f} | {nees:.2f} | {turn_nees:.2f} "
+                f"| {np.max(rows, axis=0)[2]:.0f} | {took:.1f} |",
+                flush=True,
+            )
 
 
 def main() -> int:

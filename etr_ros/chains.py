@@ -187,4 +187,3 @@ class Chains:
         rest = self._along(anchor.query_id, before, way_m)
         covariance = compose_covariance(covariance, t, rest.covariance, rest.match_t_query)
         return Prediction(compose(t, rest.match_t_query), covariance, way_m)
-

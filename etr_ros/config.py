@@ -31,9 +31,7 @@ class ComputeConfig:
 class ExtractorConfig:
     """How a picture becomes features. A map remembers these values; a query must use the same."""
 
-    name: str = option(
-        "xfeat", "Local features", choices=("xfeat", "superpoint", "delg-lite", "delg-r50", "delg-r101")
-    )
+    name: str = option("xfeat", "Local features", choices=("xfeat", "superpoint", "delg-lite", "delg-r50", "delg-r101"))
     global_name: str = option(
         "auto",
         "Global descriptor; auto takes the one that goes with the local features",
@@ -87,61 +85,84 @@ class GeometryConfig:
         8, "Best candidates whose relative pose is computed; 0 turns geometry off", low=0, high=100, live=True
     )
     min_inliers: int = option(
-        20, "Fewer local matches than this that agree with one motion do not verify a place",
-        low=6, high=4096, live=True,
+        20,
+        "Fewer local matches than this that agree with one motion do not verify a place",
+        low=6,
+        high=4096,
+        live=True,
     )
     pixel_sigma: float = option(
         1.0, "Standard deviation of a local feature's position in pixels", low=0.01, high=100.0, live=True
     )
     depth_sigma: float = option(
-        0.0025, "Standard deviation of a depth of 1 m in metres; it grows with the square of the depth",
-        low=1e-5, high=1.0, live=True,
+        0.0025,
+        "Standard deviation of a depth of 1 m in metres; it grows with the square of the depth",
+        low=1e-5,
+        high=1.0,
+        live=True,
     )
     inflation: float = option(
-        2.5, "Covariances are multiplied by this: errors of neighbouring local features are alike, not independent",
-        low=1.0, high=100.0, live=True,
+        2.5,
+        "Covariances are multiplied by this: errors of neighbouring local features are alike, not independent",
+        low=1.0,
+        high=100.0,
+        live=True,
     )
-    max_depth_m: float = option(
-        10.0, "Depth beyond this (metres) is not used", low=0.1, high=1000.0, live=True
-    )
+    max_depth_m: float = option(10.0, "Depth beyond this (metres) is not used", low=0.1, high=1000.0, live=True)
 
 
 @dataclass(frozen=True)
 class LoopConfig:
     """When a place match becomes a loop closure: what odometry and neighbouring queries must say."""
 
-    enabled: bool = option(
-        False, "Build a map of this session while driving and look for loops in it (needs odometry)"
-    )
+    enabled: bool = option(False, "Build a map of this session while driving and look for loops in it (needs odometry)")
     exclusion_s: float = option(
         20.0, "Places of this session younger than this (seconds) are no candidates", low=0.0, high=1e6, live=True
     )
     exclusion_m: float = option(
-        5.0, "Places of this session nearer than this along the way driven (metres) are no candidates",
-        low=0.0, high=1e6, live=True,
+        5.0,
+        "Places of this session nearer than this along the way driven (metres) are no candidates",
+        low=0.0,
+        high=1e6,
+        live=True,
     )
     min_probability: float = option(
-        0.5, "Match probability of a loop before odometry and neighbouring queries are asked",
-        low=0.0, high=1.0, live=True,
+        0.5,
+        "Match probability of a loop before odometry and neighbouring queries are asked",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     min_coverage: float = option(
-        0.12, "Share of the picture that the agreeing local matches of a loop must spread over", low=0.0, high=1.0,
+        0.12,
+        "Share of the picture that the agreeing local matches of a loop must spread over",
+        low=0.0,
+        high=1.0,
         live=True,
     )
     max_sigma_m: float = option(
-        0.15, "Metric loops whose relative position is less certain (standard deviation in metres) are rejected",
-        low=0.001, high=100.0, live=True,
+        0.15,
+        "Metric loops whose relative position is less certain (standard deviation in metres) are rejected",
+        low=0.001,
+        high=100.0,
+        live=True,
     )
     min_support: int = option(
         3, "Neighbouring queries that must agree with a loop before it is accepted", low=0, high=100, live=True
     )
     first_support: int = option(
-        8, "The same where odometry and accepted loops do not tell the relative position to 0.5 m yet",
-        low=0, high=100, live=True,
+        8,
+        "The same where odometry and accepted loops do not tell the relative position to 0.5 m yet",
+        low=0,
+        high=100,
+        live=True,
     )
     support_s: float = option(
-        15.0, "Queries within this time (seconds) are neighbours; a loop waits this long for support",
-        low=0.0, high=1e4, live=True,
+        15.0,
+        "Queries within this time (seconds) are neighbours; a loop waits this long for support",
+        low=0.0,
+        high=1e4,
+        live=True,
     )
     max_pending: int = option(100, "Loops that wait for support; the oldest is rejected first", low=1, high=10000)
     drift_m_per_m: float = option(
@@ -177,24 +198,39 @@ class NodeConfig:
         5.0, "Diagnostics report an error after this many seconds without an image", low=0.1, high=3600.0, live=True
     )
     min_period_s: float = option(
-        0.0, "Least time between queries in seconds, by image stamps; 0 queries whenever the node is free",
-        low=0.0, high=3600.0, live=True,
+        0.0,
+        "Least time between queries in seconds, by image stamps; 0 queries whenever the node is free",
+        low=0.0,
+        high=3600.0,
+        live=True,
     )
     min_motion_m: float = option(
-        0.0, "Query only after moving this far in metres, or turning (needs odometry; 0 turns the rule off)",
-        low=0.0, high=1e4, live=True,
+        0.0,
+        "Query only after moving this far in metres, or turning (needs odometry; 0 turns the rule off)",
+        low=0.0,
+        high=1e4,
+        live=True,
     )
     min_motion_deg: float = option(
-        0.0, "Query only after turning this far in degrees, or moving (needs odometry; 0 turns the rule off)",
-        low=0.0, high=180.0, live=True,
+        0.0,
+        "Query only after turning this far in degrees, or moving (needs odometry; 0 turns the rule off)",
+        low=0.0,
+        high=180.0,
+        live=True,
     )
     place_sigma_m: float = option(
-        1.0, "Standard deviation of ~/pose in metres where no metric relative pose is known: the spacing of the map",
-        low=0.01, high=1e4, live=True,
+        1.0,
+        "Standard deviation of ~/pose in metres where no metric relative pose is known: the spacing of the map",
+        low=0.01,
+        high=1e4,
+        live=True,
     )
     place_sigma_deg: float = option(
-        20.0, "Standard deviation of ~/pose in degrees where no metric relative pose is known",
-        low=0.1, high=180.0, live=True,
+        20.0,
+        "Standard deviation of ~/pose in degrees where no metric relative pose is known",
+        low=0.1,
+        high=180.0,
+        live=True,
     )
 
 
@@ -207,8 +243,9 @@ class SensorConfig:
         False, "The camera's pictures are rectified: the intrinsics are P of the camera info, not K and the distortion"
     )
     depth_topic: str = option(
-        "", "Topic of depth images registered to the camera (16UC1 in mm or 32FC1 in m; compressed when its name ends "
-        "in /compressedDepth)"
+        "",
+        "Topic of depth images registered to the camera (16UC1 in mm or 32FC1 in m; compressed when its name ends "
+        "in /compressedDepth)",
     )
     right_image_topic: str = option(
         "", "Topic of the right camera of a rectified stereo pair (compressed when its name ends in /compressed)"
@@ -217,18 +254,24 @@ class SensorConfig:
     odom_topic: str = option("", "Topic of nav_msgs/Odometry; empty reads odom_frame from TF in loop mode")
     odom_frame: str = option("odom", "Frame of the odometry when it is read from TF")
     odom_jump_m: float = option(
-        2.0, "A step of the odometry longer than this within 0.2 s (metres) is a jump, as is a turn of more than 60 "
+        2.0,
+        "A step of the odometry longer than this within 0.2 s (metres) is a jump, as is a turn of more than 60 "
         "degrees; geometry is not carried across it",
-        low=0.01, high=1e4,
+        low=0.01,
+        high=1e4,
     )
     base_frame: str = option("base_link", "Frame of the robot's body")
     camera_mount: str = option(
-        "", "Where the camera sits on the body, 'x y z roll pitch yaw' in metres and degrees; with zero angles it "
-        "looks along the body's x, a positive pitch tilts it down; empty asks TF for the image's frame"
+        "",
+        "Where the camera sits on the body, 'x y z roll pitch yaw' in metres and degrees; with zero angles it "
+        "looks along the body's x, a positive pitch tilts it down; empty asks TF for the image's frame",
     )
     sync_ms: float = option(
-        20.0, "Depth, right image and odometry may differ from the image's stamp by this (milliseconds)",
-        low=0.0, high=1000.0, live=True,
+        20.0,
+        "Depth, right image and odometry may differ from the image's stamp by this (milliseconds)",
+        low=0.0,
+        high=1000.0,
+        live=True,
     )
 
 

@@ -1,17 +1,17 @@
 """The map on disk: its one format and its reader; `etr_ros.map_writer` writes it.
 
-    my_map/
-        manifest.json            what the map is and how it was made; replaced atomically, so it is the commit point
-        data-<map id>/
-            index.faiss          FAISS index over the global descriptors, row = place id
-            places.csv           name, session, stamp, picture size, rig and pose of each place
-            offsets.i64          (places + 1,) first local of each place
-            keypoints.f32        (locals, 2) pixels
-            depths.f16           (locals, 2) metres along the optical axis, their standard deviation; NaN: unknown
-            scores.f16           (locals,)
-            descriptors.f16      (locals, D), opened by memory mapping
-            scales.u8            (locals,)
-            thumbnails/<id>.jpg  optional
+my_map/
+    manifest.json            what the map is and how it was made; replaced atomically, so it is the commit point
+    data-<map id>/
+        index.faiss          FAISS index over the global descriptors, row = place id
+        places.csv           name, session, stamp, picture size, rig and pose of each place
+        offsets.i64          (places + 1,) first local of each place
+        keypoints.f32        (locals, 2) pixels
+        depths.f16           (locals, 2) metres along the optical axis, their standard deviation; NaN: unknown
+        scores.f16           (locals,)
+        descriptors.f16      (locals, D), opened by memory mapping
+        scales.u8            (locals,)
+        thumbnails/<id>.jpg  optional
 """
 
 from __future__ import annotations
@@ -191,9 +191,7 @@ class PlaceMap:
     def __len__(self) -> int:
         return len(self.places)
 
-    def search(
-        self, query: Features, top_k: int, places_before: int | None = None
-    ) -> tuple[list[Place], FloatArray]:
+    def search(self, query: Features, top_k: int, places_before: int | None = None) -> tuple[list[Place], FloatArray]:
         """The `top_k` places most similar to the query's global descriptor, best first, and their cosines (K,)."""
         ids, cosines = retrieval.search(self.index, query.global_descriptor, top_k, places_before)
         return [self.places[i] for i in ids], cosines

@@ -84,8 +84,13 @@ def _essential(query: Side, match: Side) -> Fit | None:
     scale = homography.pixels_per_ray(query, match)
     try:
         found, mask = cv2.findEssentialMat(
-            query.rays * scale, match.rays * scale, np.diag([scale, scale, 1.0]), cv2.USAC_MAGSAC, CONFIDENCE,
-            np.sqrt(MAX_DISTANCE2), ITERATIONS,
+            query.rays * scale,
+            match.rays * scale,
+            np.diag([scale, scale, 1.0]),
+            cv2.USAC_MAGSAC,
+            CONFIDENCE,
+            np.sqrt(MAX_DISTANCE2),
+            ITERATIONS,
         )
         if found is None or found.shape != (3, 3) or not np.isfinite(found).all():
             return None
@@ -138,10 +143,12 @@ def _sampson(turn: Matrix, direction: Matrix, query: Side, match: Side) -> tuple
     variance = (normal * noise_match).sum(axis=1) + (back * noise_query).sum(axis=1)
     variance += (EPIPOLE_SIGMAS * query.ray_sigma * match.ray_sigma) ** 2
     by_motion = np.hstack([cross(there, seen), cross(there, back)])
-    half_variance_by_motion = np.hstack([
-        cross(there, noise_match) + cross(noise_query, seen),
-        cross(there, cross(noise_match, direction)) - cross(back, noise_query),
-    ])
+    half_variance_by_motion = np.hstack(
+        [
+            cross(there, noise_match) + cross(noise_query, seen),
+            cross(there, cross(noise_match, direction)) - cross(back, noise_query),
+        ]
+    )
     by_motion -= (value / variance)[:, None] * half_variance_by_motion
     scale = 1 / np.sqrt(variance)
     return value * scale, by_motion * scale[:, None]

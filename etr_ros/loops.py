@@ -26,9 +26,7 @@ NOT_COMPUTED = Geometry(-1, -1)
 class LoopDetector:
     """Builds the map of a session and looks for loops in it and in a prebuilt map. Frames come in driving order."""
 
-    def __init__(
-        self, networks: Networks, config: Config, prebuilt: PlaceMap | None = None, session: str = ""
-    ) -> None:
+    def __init__(self, networks: Networks, config: Config, prebuilt: PlaceMap | None = None, session: str = "") -> None:
         """Raises MapError when the prebuilt map's features were made with another configuration."""
         if prebuilt is not None:
             require_same_features(prebuilt, networks.extractor)

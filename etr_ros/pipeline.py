@@ -99,9 +99,7 @@ class Networks:
         watch.lap("decide")
         return PlaceMatch(stamp_ns, state, judged, watch.stage_ms)
 
-    def _ranked(
-        self, query: Features, views: list[View], places: list[Place], cosines: FloatArray
-    ) -> list[Candidate]:
+    def _ranked(self, query: Features, views: list[View], places: list[Place], cosines: FloatArray) -> list[Candidate]:
         if self.scorer is None:
             return [Candidate(place, float(cosine)) for place, cosine in zip(places, cosines, strict=True)]
         scores = self.scorer(query, [view.features for view in views])

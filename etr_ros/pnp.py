@@ -155,9 +155,7 @@ def invert(information: Matrix) -> Matrix | None:
     return np.asarray((vectors / values) @ vectors.T / np.outer(scale, scale), np.float64)
 
 
-def _linearise(
-    pose: Matrix, from_match: bool, query: Side, match: Side
-) -> tuple[Matrix, Matrix, Matrix, Matrix, Mask]:
+def _linearise(pose: Matrix, from_match: bool, query: Side, match: Side) -> tuple[Matrix, Matrix, Matrix, Matrix, Mask]:
     """Where the 3-D points of one side lie in the other: rays and depth, compared with what that side measured.
 
     Residuals (M, 3), their Jacobian by the errors (dt, w) of match_t_query (M, 3, 6), inverse covariance (M, 3, 3),

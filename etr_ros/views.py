@@ -29,7 +29,5 @@ def look(extractor: Extractor, frame: Frame, config: GeometryConfig) -> View:
             features.keypoints, frame.image, frame.right, camera, frame.baseline_m, config.max_depth_m
         )
         sigma = points[:, 2] ** 2 * DISPARITY_SIGMA_PX / (camera.fx * frame.baseline_m)
-        return dataclasses.replace(
-            view, features=dataclasses.replace(features, points_m=points, depth_sigma_m=sigma)
-        )
+        return dataclasses.replace(view, features=dataclasses.replace(features, points_m=points, depth_sigma_m=sigma))
     return view

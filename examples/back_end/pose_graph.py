@@ -152,9 +152,7 @@ class PoseGraph:
         before = from_matrix(a_t_match, "")
         after = from_matrix(inverse_matrix(b_t_query), "")
         a_t_query = compose(before, loop.match_t_query)
-        covariance = compose_covariance(
-            self._noise.covariance(before), before, loop.covariance, loop.match_t_query
-        )
+        covariance = compose_covariance(self._noise.covariance(before), before, loop.covariance, loop.match_t_query)
         covariance = compose_covariance(covariance, a_t_query, self._noise.covariance(after), after)
         plain = between_factor(a, b, compose(a_t_query, after), covariance)
         robot = self.latest()[:3, 3]

@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from etr_ros.config import LoopConfig
 from etr_ros.errors import DataError, EtrError
+from etr_ros.loop_metrics import is_false, judge
 from etr_ros.transforms import Matrix, to_matrix
 from etr_ros.types import Pose
 from examples.back_end.picture import DrawnLoop, Run, plot_run
-from examples.demo.loop_report import Images, Report, is_false, judge, judge_path, table
+from examples.demo.loop_report import Images, Report, judge_path, table
 from examples.demo.node_process import ETR_NODE, running
 from examples.demo.sensor_robot import Heard, drive_over_dds
 from examples.simulator.bag import DEPTH_TOPIC, IMAGE_TOPIC, INFO_TOPIC, POSE_TOPIC
