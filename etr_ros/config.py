@@ -148,7 +148,7 @@ class LoopConfig:
         live=True,
     )
     min_support: int = option(
-        3, "Neighbouring queries that must agree with a loop before it is accepted", low=0, high=100, live=True
+        2, "Neighbouring queries that must agree with a loop before it is accepted", low=0, high=100, live=True
     )
     first_support: int = option(
         8,
