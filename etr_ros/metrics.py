@@ -47,6 +47,44 @@ class PrecisionRecall:
         """
         return float(self.recall[self.precision == 1.0].max(initial=0.0))
 
+    @property
+    def best_f1(self) -> float:
+        """The largest harmonic mean of precision and recall over all thresholds; 0 without answers."""
+        both = self.precision + self.recall
+        f1 = np.divide(2 * self.precision * self.recall, both, out=np.zeros_like(both), where=both > 0)
+        return float(f1.max(initial=0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often answers of about the same probability are correct; B bins of equal width, empty ones left out."""
+
+    probability: NDArray[np.float64]  # (B,) mean of those in the bin
+    share_correct: NDArray[np.float64]  # (B,)
+    count: NDArray[np.int64]  # (B,)
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Mean distance of the two, weighted by count (Guo et al., ICML 2017, equation 3); None without answers."""
+        off = np.abs(self.probability - self.share_correct)
+        return float(np.average(off, weights=self.count)) if len(off) else None
+
+
+def reliability(probabilities: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability:
+    """Bins of probabilities (Q,) in [0, 1], bin b over (b/bins, (b+1)/bins], 0 in the first.
+
+    Raises ValueError for anything else than probabilities.
+    """
+    probability = np.asarray(probabilities, np.float64).reshape(-1)
+    is_correct = np.asarray(correct, bool).reshape(-1)
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise ValueError("probabilities must be between 0 and 1")
+    row = np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(row, minlength=bins)
+    used = count > 0
+    mean = np.bincount(row, probability, bins)[used] / count[used]
+    return Reliability(mean, np.bincount(row, is_correct, bins)[used] / count[used], count[used])
+
 
 def precision_recall(confidences: ArrayLike, correct: ArrayLike, positives: int) -> PrecisionRecall:
     """The curve of answers (Q,), each with a confidence and whether it is correct.

@@ -15,7 +15,7 @@ from etr_ros.errors import DataError
 from etr_ros.ground_truth import GroundTruth
 from etr_ros.types import Candidate
 
-RECALL_AT = (1, 5, 10)
+RECALL_AT = (1, 5, 10, 20)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def _measure_order(
         **{f"recall_at_{k}": metrics.recall_at_k(ranks, k) for k in RECALL_AT},
         "average_precision": curve.average_precision,
         "recall_at_full_precision": curve.recall_at_full_precision,
+        "best_f1": curve.best_f1,
     }
 
 

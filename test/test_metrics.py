@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etr_ros import metrics
@@ -80,3 +80,44 @@ def test_perfect_separation_has_full_recall_at_full_precision(rows: list[tuple[i
 def test_percentiles() -> None:
     assert metrics.percentiles([1, 2, 3], (50, 100)) == {"p50": 2.0, "p100": 3.0}
     assert metrics.percentiles([]) == {}
+
+
+def test_best_f1_by_hand() -> None:
+    curve = metrics.precision_recall([0.9, 0.8, 0.5], [True, False, True], positives=2)
+    assert curve.best_f1 == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
+    assert metrics.precision_recall([], [], 3).best_f1 == 0.0
+
+
+def test_reliability_by_hand() -> None:
+    found = metrics.reliability([0.0, 0.1, 0.72, 0.78, 1.0], [False, False, True, False, True])
+    assert found.probability.tolist() == pytest.approx([0.05, 0.75, 1.0])
+    assert found.share_correct.tolist() == [0.0, 0.5, 1.0]
+    assert found.count.tolist() == [2, 2, 1]
+    assert found.calibration_error == pytest.approx((2 * 0.05 + 2 * 0.25 + 0) / 5)
+    assert metrics.reliability([], []).calibration_error is None
+
+
+@pytest.mark.parametrize("impossible", [-0.1, 1.1, float("nan")])
+def test_what_is_no_probability_is_refused(impossible: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        metrics.reliability([impossible], [True])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=60))
+def test_scikit_learn_agrees(rows: list[tuple[int, bool]]) -> None:
+    """Where both are defined: some answer is correct. Its curve has a point more, and its calibration bins too."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    calibration_curve = pytest.importorskip("sklearn.calibration").calibration_curve
+    confidence, correct = [c / 20 for c, _ in rows], [right for _, right in rows]
+    if not any(correct):
+        return
+    curve = metrics.precision_recall(confidence, correct, sum(correct))
+    precision, recall, thresholds = sklearn.precision_recall_curve(correct, confidence)
+    assert thresholds[::-1] == pytest.approx(curve.thresholds, abs=1e-12)
+    assert precision[:-1][::-1] == pytest.approx(curve.precision, abs=1e-12)
+    assert recall[:-1][::-1] == pytest.approx(curve.recall, abs=1e-12)
+    assert sklearn.average_precision_score(correct, confidence) == pytest.approx(curve.average_precision, abs=1e-12)
+    share, mean = calibration_curve(correct, confidence, n_bins=7)
+    bins = metrics.reliability(confidence, correct, bins=7)
+    assert (share, mean) == (pytest.approx(bins.share_correct, abs=1e-9), pytest.approx(bins.probability, abs=1e-9))
