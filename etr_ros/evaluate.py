@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
-import faiss
-import numpy as np
-import torch
-
-from etr_ros import __version__, ground_truth, rerank
+from etr_ros import ground_truth, rerank
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.database import MANIFEST
@@ -26,6 +20,7 @@ from etr_ros.ground_truth import GroundTruth
 from etr_ros.pipeline import PlaceRecognizer
 from etr_ros.predictions import Answer, measure, stage_times, write_results
 from etr_ros.types import Frame, Place, PlaceMatch
+from etr_ros.versions import versions
 
 Track = Callable[[FrameSource, str], Iterable[Frame]]  # passes on the frames of a source and shows how far it is
 
@@ -122,7 +117,7 @@ def evaluate(request: Request, config: Config, track: Track = untracked) -> Repo
     result = measure(answers, truth) | {
         "places": len(places),
         "config": config.to_dict(),
-        "versions": _versions(),
+        "versions": versions(),
         "timing": {"build_s": build_s, "query_ms": stage_times(answers)},
     }
     write_results(request.output, answers, result, with_loops=is_sequence)
@@ -184,9 +179,3 @@ def _truth(
     if request.frame_tolerance is not None:
         return ground_truth.from_frame_numbers(queries.names, place_numbers, request.frame_tolerance)
     return None
-
-
-def _versions() -> dict[str, str]:
-    modules = {"torch": torch, "numpy": np, "faiss": faiss, "opencv": cv2}
-    libraries = {name: str(module.__version__) for name, module in modules.items()}
-    return {"etr_ros": __version__, "python": platform.python_version(), **libraries}

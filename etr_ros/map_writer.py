@@ -40,15 +40,26 @@ class MapWriter:
     """
 
     def __init__(
-        self, path: Path, spec: FeatureSpec, index: str, config: dict[str, Any], thumbnail_px: int = 240
+        self,
+        path: Path,
+        spec: FeatureSpec,
+        index: str,
+        config: dict[str, Any],
+        thumbnail_px: int = 240,
+        map_id: str = "",
     ) -> None:
-        """`thumbnail_px` is the longer side of the stored thumbnails; 0 stores none. Raises MapError."""
+        """`thumbnail_px` is the longer side of the stored thumbnails; 0 stores none.
+
+        With a `map_id` of your own the time of writing is left out: the same places give the same bytes.
+        Raises MapError.
+        """
         if path.exists() and not path.is_dir():
             raise MapError(f"{path} is a file: give another --output")
         if path.is_dir() and any(path.iterdir()) and not _looks_like_map(path):
             raise MapError(f"{path} holds other files and is not a map: give another --output")
         self._path, self._spec, self._kind, self._config, self._thumbnail_px = path, spec, index, config, thumbnail_px
-        self._map_id = hashlib.sha256(f"{time.time_ns()}-{os.getpid()}".encode()).hexdigest()[:12]
+        self._map_id = map_id or hashlib.sha256(f"{time.time_ns()}-{os.getpid()}".encode()).hexdigest()[:12]
+        self._created = "" if map_id else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._folder = path / f"data-{self._map_id}"
         try:
             self._folder.mkdir(parents=True)
@@ -131,7 +142,7 @@ class MapWriter:
             index=self._kind,
             index_parameters=parameters,
             metric="inner product of L2-normalised descriptors",
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=self._created,
             files={name: (self._folder / name).stat().st_size for name in names},
             config=self._config,
         )

@@ -17,7 +17,7 @@ from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.errors import ConfigError, MapError
 from etr_ros.features import Extractor
-from etr_ros.types import Candidate, Features, FloatArray, Frame, LoopAnswer, Place, PlaceMatch, View
+from etr_ros.types import Candidate, Features, FloatArray, Frame, LoopAnswer, LoopClosure, Place, PlaceMatch, View
 from etr_ros.views import look
 
 
@@ -150,6 +150,8 @@ class Recognizer(Protocol):
 
     def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None: ...
 
+    def finish(self) -> tuple[LoopClosure, ...]: ...
+
     def load_map(self, map_path: Path) -> None: ...
 
     def save_map(self, path: Path) -> MapInfo: ...
@@ -211,6 +213,10 @@ class PlaceRecognizer:
     def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
         """The answer to any picture, as `LoopDetector.answer`; there are no loops without a session."""
         return LoopAnswer(self.query(frame), ())
+
+    def finish(self) -> tuple[LoopClosure, ...]:
+        """Nothing waits."""
+        return ()
 
     def save_map(self, path: Path) -> MapInfo:
         """Raises MapError: there is no session to save."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import NamedTuple
@@ -54,6 +54,13 @@ class PoseTrack:
 
     def __len__(self) -> int:
         return len(self._stamps)
+
+    def __iter__(self) -> Iterator[tuple[int, Pose]]:
+        """Stamps in nanoseconds, rising, and poses."""
+        for stamp, row in zip(self._stamps.tolist(), self._values, strict=True):
+            pose = to_pose(row, self._frame_id)
+            if pose is not None:
+                yield stamp, pose
 
     def at(self, stamp_ns: int) -> Pose | None:
         """The pose at `stamp_ns`, or None where the track has a hole.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from etr_ros.errors import EtrError
@@ -94,6 +95,19 @@ class Track:
         periods = max((stamp_ns - last.stamp_ns) / 1e9 / JUMP_PERIOD_S, 1.0)
         distance_m = math.dist(last.pose.position_m, pose.position_m)
         return distance_m > self._jump_m * periods or angle_deg(last.pose, pose) > JUMP_DEG * periods
+
+
+def jumps(poses: Iterable[tuple[int, Pose]], jump_m: float) -> list[tuple[int, int]]:
+    """Where poses with rising stamps jump, as `Track` sees it: the stamps before and behind each jump."""
+    track, found = Track(jump_m), []
+    before: Sample | None = None
+    for stamp_ns, pose in poses:
+        track.add(stamp_ns, pose)
+        sample = track.at(stamp_ns, 0)
+        if sample is not None and before is not None and sample.segment != before.segment:
+            found.append((before.stamp_ns, stamp_ns))
+        before = sample or before
+    return found
 
 
 def _is_continuous(before: Sample, after: Sample) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bag_maker import START_NS, TENTH_S, Storage, drive, picture, pose_message, raw_image, write_bag
-from etr_ros.bags import POSE_TYPES, BagImages
+from etr_ros.bag_poses import POSE_TYPES
+from etr_ros.bags import BagImages
 from etr_ros.errors import DataError
 
 STORAGES: tuple[Storage, ...] = ("mcap", "sqlite3")

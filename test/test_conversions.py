@@ -72,7 +72,7 @@ matches = st.builds(
 @given(matches)
 def test_match_survives_the_message(match: PlaceMatch) -> None:
     header = Header(stamp=conversions.to_stamp(match.stamp_ns), frame_id="camera")
-    message = conversions.to_match_message(match, header, INFO)
+    message = conversions.to_match_message(match, header, INFO.map_id, INFO.frame_id)
     assert (message.map_id, message.map_frame, message.header) == ("abc", "map", header)
     assert conversions.from_match_message(message) == match
 

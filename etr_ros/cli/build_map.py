@@ -7,16 +7,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from etr_ros.cli.bag_options import OF_BAG, add_bag_options, sensors_from
 from etr_ros.cli.options import add_config_options, config_from
 from etr_ros.cli.progress import size_text, track
-from etr_ros.config import SensorConfig
 from etr_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from etr_ros.datasets import FrameSource
-
-# Options that are values of SensorConfig, by name
-SENSOR_OPTIONS = ("camera_info_topic", "rectified", "depth_topic", "camera_mount", "base_frame")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,33 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="poses of --images: TUM (stamp x y z qx qy qz qw), or CSV with the header "
         "file,x_m,y_m[,z_m][,qx,qy,qz,qw or ,yaw_rad][,stamp_ns]",
     )
-    parser.add_argument("--image-topic", metavar="TOPIC", help="topic of --bag, raw or compressed images")
-    parser.add_argument(
-        "--pose-topic", metavar="TOPIC", help="topic of --bag: Odometry, PoseStamped or PoseWithCovarianceStamped"
-    )
-    parser.add_argument(
-        "--camera-info-topic", metavar="TOPIC", help="topic of --bag: CameraInfo, for intrinsics and so relative poses"
-    )
-    parser.add_argument(
-        "--rectified", action="store_true", help="the pictures of --bag are rectified: take P of the camera info, not K"
-    )
-    parser.add_argument(
-        "--depth-topic",
-        metavar="TOPIC",
-        help="topic of --bag: depth registered to the pictures, 16UC1 in mm or 32FC1 in m, raw or compressedDepth png",
-    )
-    parser.add_argument(
-        "--camera-mount",
-        metavar="'X Y Z ROLL PITCH YAW'",
-        help="where the camera of --bag sits on the robot's body, in metres and degrees; with zero angles it looks "
-        "along the body's x, a positive pitch tilts it down (default: from /tf_static of the bag)",
-    )
-    parser.add_argument(
-        "--base-frame",
-        metavar="FRAME",
-        help="frame of the robot's body in /tf_static of --bag, where no odometry names it "
-        f"(default: {SensorConfig().base_frame})",
-    )
+    add_bag_options(parser, "--bag")
     parser.add_argument("--session", default="", metavar="NAME", help="name of the drive (default: that of the source)")
     parser.add_argument("--output", type=Path, required=True, metavar="MAP", help="folder of the map")
     add_config_options(parser)
@@ -93,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> FrameSource:
     if args.images is not None:
-        of_bag = ("image_topic", "pose_topic", *SENSOR_OPTIONS)
-        wrong = ["--" + name.replace("_", "-") for name in of_bag if getattr(args, name)]
+        wrong = ["--" + name.replace("_", "-") for name in OF_BAG if getattr(args, name)]
         if wrong:
             raise ConfigError(f"{', '.join(wrong)}: for --bag, not for --images")
         from etr_ros.datasets import ImageFolder
@@ -104,6 +74,4 @@ def _source(args: argparse.Namespace) -> FrameSource:
         raise ConfigError("--poses goes with --images; a bag has a --pose-topic")
     from etr_ros.bags import BagImages
 
-    given = {name: getattr(args, name) for name in SENSOR_OPTIONS if getattr(args, name)}
-    sensors = SensorConfig(**given) if given else None
-    return BagImages(args.bag, args.image_topic or "", args.pose_topic, args.session, sensors)
+    return BagImages(args.bag, args.image_topic or "", args.pose_topic, args.session, sensors_from(args))

@@ -172,12 +172,12 @@ def from_candidate_message(message: PlaceCandidate, map_frame: str) -> Candidate
     )
 
 
-def to_match_message(match: PlaceMatch, header: Header, info: MapInfo) -> PlaceMatchMessage:
+def to_match_message(match: PlaceMatch, header: Header, map_id: str, map_frame: str) -> PlaceMatchMessage:
     """The answer to the image with this header; age and counters are left to the node."""
     return PlaceMatchMessage(
         header=header,
-        map_id=info.map_id,
-        map_frame=info.frame_id,
+        map_id=map_id,
+        map_frame=map_frame,
         state=_STATES[match.state],
         candidates=[to_candidate_message(candidate) for candidate in match.candidates],
         stages=[StageTime(name=name, duration_ms=duration) for name, duration in match.stage_ms.items()],

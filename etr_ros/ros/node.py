@@ -223,7 +223,8 @@ class PlaceRecognitionNode(LifecycleNode):
         times["sensors"] = (completed_s - decoded_s) * 1e3
         match = dataclasses.replace(match, stage_ms=times | match.stage_ms)
         counters.answered += 1
-        message = conversions.to_match_message(match, arrival.message.header, recognizer.info)
+        info = recognizer.info
+        message = conversions.to_match_message(match, arrival.message.header, info.map_id, info.frame_id)
         message.queries, message.dropped = counters.answered, counters.dropped
         message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         poses = [self._answers.publish(message, match, frame, recognizer.thumbnail, self._config)]

@@ -18,11 +18,13 @@ from etr_ros.errors import DataError
 from etr_ros.types import FloatArray, Frame, Pose
 from examples.simulator.camera import Camera
 from examples.simulator.depth import to_millimetres
+from examples.simulator.drive import SensedFrame
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 INFO_TOPIC = "/camera/camera_info"
 DEPTH_TOPIC = "/camera/depth/image_raw"
 POSE_TOPIC = "/odom"
+TRUTH_TOPIC = "/ground_truth"
 MOUNT_TOPIC = "/tf_static"
 CAMERA_FRAME = "camera_optical_frame"
 BODY_FRAME = "base_link"
@@ -31,6 +33,7 @@ KINDS = {
     INFO_TOPIC: "sensor_msgs/msg/CameraInfo",
     DEPTH_TOPIC: "sensor_msgs/msg/Image",
     POSE_TOPIC: "nav_msgs/msg/Odometry",
+    TRUTH_TOPIC: "nav_msgs/msg/Odometry",
     MOUNT_TOPIC: "tf2_msgs/msg/TFMessage",
 }
 LATCHED = Qos(
@@ -48,13 +51,14 @@ JPEG_QUALITY = 92
 BAG_VERSION: Literal[8] = 8  # the newest that Humble reads too
 
 
-def write_bag(frames: Iterable[Frame], path: Path, camera: Camera) -> int:
+def write_bag(frames: Iterable[Frame | SensedFrame], path: Path, camera: Camera) -> int:
     """Write the frames to a new bag, whole or not at all; give back how many.
 
     Topics: IMAGE_TOPIC (sensor_msgs/CompressedImage, JPEG) and INFO_TOPIC (sensor_msgs/CameraInfo), and for frames that
     have them DEPTH_TOPIC (sensor_msgs/Image, 16UC1, millimetres, 0 where unknown), POSE_TOPIC (nav_msgs/Odometry, from
-    the pose's frame to "base_link"), and once, before the rest, MOUNT_TOPIC (tf2_msgs/TFMessage, from "base_link" to
-    the camera's optical frame). Raises DataError when `path` exists.
+    the pose's frame to "base_link"); for sensed frames TRUTH_TOPIC (nav_msgs/Odometry, their true poses); and once,
+    before the rest, MOUNT_TOPIC (tf2_msgs/TFMessage, from "base_link" to the camera's optical frame).
+    Raises DataError when `path` exists.
     """
     if path.exists():
         raise DataError(f"{path} exists already; remove it or write to another place")
@@ -65,8 +69,9 @@ def write_bag(frames: Iterable[Frame], path: Path, camera: Camera) -> int:
         part = Path(folder) / path.name
         with Writer(part, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
             topics: dict[str, Connection] = {}
-            for frame in frames:
-                for topic, message in messages.of(frame, is_first=not count):
+            for each in frames:
+                frame, truth = (each.frame, each.true_pose) if isinstance(each, SensedFrame) else (each, None)
+                for topic, message in messages.of(frame, truth, is_first=not count):
                     if topic not in topics:
                         qos = [LATCHED] if topic == MOUNT_TOPIC else []
                         topics[topic] = writer.add_connection(
@@ -86,7 +91,7 @@ class _Messages:
         self.store = get_typestore(Stores.ROS2_HUMBLE)
         self._camera = camera
 
-    def of(self, frame: Frame, is_first: bool) -> Iterator[tuple[str, Any]]:
+    def of(self, frame: Frame, truth: Pose | None, is_first: bool) -> Iterator[tuple[str, Any]]:
         """Topics and messages of what the frame has."""
         if is_first and frame.body_t_camera is not None:
             yield MOUNT_TOPIC, self._mount(frame.body_t_camera, frame.stamp_ns)
@@ -96,6 +101,8 @@ class _Messages:
             yield DEPTH_TOPIC, self._depth(frame.depth_m, frame.stamp_ns)
         if frame.pose is not None:
             yield POSE_TOPIC, self._odometry(frame.pose, frame.stamp_ns)
+        if truth is not None:
+            yield TRUTH_TOPIC, self._odometry(truth, frame.stamp_ns)
 
     def _new(self, kind: str, *values: Any) -> Any:
         return self.store.types[kind](*values)

@@ -23,6 +23,8 @@ from tqdm import tqdm
 from etr_ros.camera import Camera
 from etr_ros.errors import DataError, EtrError
 from etr_ros.types import Frame, Pose
+from examples.simulator.bag import write_bag
+from examples.simulator.camera import Camera as SimulatedCamera
 from examples.simulator.depth import to_millimetres
 from examples.simulator.drive import SensedFrame, drive_with_sensors
 from examples.simulator.export import JPEG_QUALITY, write_csv
@@ -132,13 +134,18 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="pictures per second (default: 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a folder that does not exist yet")
+    parser.add_argument("--bag", action="store_true", help="write a rosbag2 with the true poses instead")
     arguments = parser.parse_args()
     try:
         with World(arguments.level, seed=arguments.seed) as world:
             way = plan_laps(FreeSpace(world.level.heights), 60 * arguments.minutes, arguments.seed)
             frames = drive_with_sensors(world, way, arguments.level, arguments.seed, rate_hz=arguments.rate)
             total = len(way.every(1 / arguments.rate))
-            write_recording(tqdm(frames, arguments.level, total, unit="frame"), arguments.output)
+            bar = tqdm(frames, arguments.level, total, unit="frame")
+            if arguments.bag:
+                write_bag(bar, arguments.output, SimulatedCamera())
+            else:
+                write_recording(bar, arguments.output)
     except EtrError as error:
         print(error, file=sys.stderr)
         return 1
