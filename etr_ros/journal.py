@@ -27,8 +27,6 @@ from etr_ros.pipeline import Networks, Places, Stopwatch
 from etr_ros.result import Outcome, Query
 from etr_ros.types import Features, PlaceMatch, State, View
 
-FEATURE_ARRAYS = ("keypoints", "scores", "descriptors", "scales", "global_descriptor")
-
 
 class Journal:
     """The networks' answers under `path`, kept for one and the same work."""
@@ -69,15 +67,17 @@ class Journal:
         """What was said before."""
         return self._said.get(key)
 
-    def remember(self, key: str, match: PlaceMatch) -> None:
-        """Keep it. Raises DataError when the disk is full."""
+    def remember(self, key: str, match: PlaceMatch) -> PlaceMatch:
+        """Keep it, and give it back as it will be recalled: to the last bit the same. Raises DataError."""
         query = Query(key, match.stamp_ns, Outcome.ANSWERED, match=match)
         cells = [key, str(match.stamp_ns), match.state.value, match.stage_ms, [*rows.prediction_rows(query)]]
+        line = json.dumps(cells)
         try:
-            self._lines.write(json.dumps(cells) + "\n")
+            self._lines.write(line + "\n")
             self._lines.flush()
         except OSError as error:
             raise DataError(f"cannot write to {self._path}: {error.strerror}") from error
+        return _read_line(line)[1]
 
     def _is_of(self, work: dict[str, Any]) -> bool:
         try:
@@ -119,8 +119,8 @@ class RememberingExtractor:
             features = self._extractor(image)
             draft = file.with_suffix(".part.npz")
             try:
-                arrays = {name: getattr(features, name) for name in FEATURE_ARRAYS}
-                np.savez(draft, image_size=np.array(features.image_size), **arrays)
+                known = {each.name: getattr(features, each.name) for each in dataclasses.fields(Features)}
+                np.savez(draft, **{name: value for name, value in known.items() if value is not None})
                 draft.replace(file)
             except OSError as error:
                 raise DataError(f"cannot write to {self._path}: {error.strerror}") from error
@@ -133,10 +133,9 @@ def _read_features(file: Path) -> Features | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             width, height = arrays["image_size"].tolist()
-            values = {name: arrays[name] for name in FEATURE_ARRAYS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return Features(**(dict(arrays) | {"image_size": (width, height)}))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
-    return Features(**values, image_size=(width, height))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,5 +165,5 @@ class JournaledNetworks(Networks):
             match = super().find(
                 view, stamp_ns, places, config, watch, before=before, expected=expected, with_geometry=with_geometry
             )
-            self.journal.remember(key, match)
+            match = self.journal.remember(key, match)
         return match

@@ -42,7 +42,9 @@ def write_answers(folder: Path, result: Result, camera_frame: str) -> None:
                 for each in (MATCH, POSE, LOOPS)
             }
             for endpoint, stamp_ns, message in _messages(result, camera_frame):
-                writer.write(topics[endpoint.name], stamp_ns, serialize_message(message))
+                kind = endpoint.type_name  # read and written again, as the bytes between the values are left to chance
+                exact = store.serialize_cdr(store.deserialize_cdr(serialize_message(message), kind), kind)
+                writer.write(topics[endpoint.name], stamp_ns, exact)
     except OSError as error:
         raise DataError(f"cannot write the bag {folder}: {error.strerror}") from error
 
