@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -178,7 +179,8 @@ def test_recording_is_never_overwritten_and_damage_is_told(sensed: list[SensedFr
 
 
 def test_bag_has_depth_odometry_and_where_the_camera_sits(sensed: list[SensedFrame], tmp_path: Path) -> None:
-    write_bag((each.frame for each in sensed), tmp_path / "bag", CAMERA)
+    frames = (dataclasses.replace(each.frame, depth_m=np.asfortranarray(each.frame.depth_m)) for each in sensed)
+    write_bag(frames, tmp_path / "bag", CAMERA)  # whatever the order of the pixels in memory
     store = get_typestore(Stores.ROS2_HUMBLE)
     with Reader(tmp_path / "bag") as bag:
         messages = [(c.topic, store.deserialize_cdr(data, c.msgtype)) for c, _, data in bag.messages()]

@@ -137,7 +137,7 @@ class _Messages:
     def _depth(self, depth_m: FloatArray, stamp_ns: int) -> Any:
         millimetres = to_millimetres(depth_m)
         height, width = millimetres.shape
-        data = millimetres.astype("<u2").view(np.uint8).ravel()
+        data = np.frombuffer(millimetres.astype("<u2").tobytes(), np.uint8)
         header = self._header(stamp_ns, CAMERA_FRAME)
         return self._new("sensor_msgs/msg/Image", header, height, width, "16UC1", 0, 2 * width, data)
 
