@@ -1,0 +1,1 @@
+"""A result as one page to look at: `report.page.write_report` is the way in."""
