@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etr_ros import __version__, measure, result_files
+from etr_ros import __version__, measure, rerank, result_files
 from etr_ros.backends.files import loop_edges, write_g2o, write_tum
 from etr_ros.bag_poses import BagPoses
 from etr_ros.bag_storage import Bag
@@ -187,6 +187,8 @@ class _Job:
             and {"path": str(place_map.info.path), "map_id": place_map.info.map_id, "places": len(place_map.places)},
             "session": self._source.session,
             "simulate": None if compute_ms is None else {"compute_ms": compute_ms},
+            "reranker": rerank.identity(self._config.rerank.name, self._config.extractor.name),
+            "calibration": self._networks.calibration.digest if self._networks.calibration else "",
             "config": self._config.to_dict(),
             "versions": versions(),
         }

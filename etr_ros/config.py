@@ -75,6 +75,26 @@ class DecisionConfig:
     ambiguity_m: float = option(
         5.0, "Accepted places further apart than this (metres) make the answer ambiguous", low=0.0, high=1e6, live=True
     )
+    ambiguity_s: float = option(
+        10.0,
+        "The same for places without poses: seen further apart than this (seconds) in one session",
+        low=0.0,
+        high=1e6,
+        live=True,
+    )
+    calibration: str = option(
+        "auto",
+        "Calibration file of the match probability (see `etr calibrate`); auto takes the one that ships for the "
+        "re-ranker, empty takes the re-ranker's own probability",
+    )
+    max_false_loops_per_km: float = option(
+        0.0,
+        "Accept so that there are at most this many false loops, or false places when localizing, per km driven by "
+        "what the calibration measured; replaces min_probability; 0 turns it off",
+        low=0.0,
+        high=1e6,
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -50,16 +50,29 @@ def disagreement(a: Hypothesis, b: Hypothesis, config: LoopConfig) -> str:
     """
     if a.query_segment != b.query_segment or a.match_segment != b.match_segment:
         return "the odometry broke off between the two"
-    poses = a.query.pose, b.query.pose, a.match.pose, b.match.pose
-    if any(pose is None for pose in poses):
-        return _apart_in_time(a, b)
-    q_a, q_b, p_a, p_b = (pose for pose in poses if pose is not None)
-    apart = _apart(math.dist(q_a.position_m, q_b.position_m), math.dist(p_a.position_m, p_b.position_m))
+    apart = way_contradiction(a.query, b.query, a.match, b.match)
+    q_a, q_b, p_a, p_b = a.query.pose, b.query.pose, a.match.pose, b.match.pose
+    if q_a is None or q_b is None or p_a is None or p_b is None:
+        return apart
     residual, covariance = _residual(a, b, between(p_a, p_b), between(q_b, q_a), config)
     if residual is None:
         return apart
     is_metric = a.geometry.is_metric and b.geometry.is_metric
     return _unlikely(residual, covariance, is_metric) or ("" if is_metric else apart)
+
+
+def way_contradiction(query_a: Place, query_b: Place, match_a: Place, match_b: Place) -> str:
+    """Why two queries cannot be at their matches, by how far apart they are: in metres, without poses in seconds.
+
+    In words; empty when they can.
+    """
+    q_a, q_b, p_a, p_b = query_a.pose, query_b.pose, match_a.pose, match_b.pose
+    if q_a is not None and q_b is not None and p_a is not None and p_b is not None:
+        return _apart(math.dist(q_a.position_m, q_b.position_m), math.dist(p_a.position_m, p_b.position_m))
+    queries_s, places_s = (abs(a.stamp_ns - b.stamp_ns) / 1e9 for a, b in ((query_a, query_b), (match_a, match_b)))
+    if match_a.session == match_b.session and places_s <= (1 + SLACK_SHARE) * queries_s + SLACK_S:
+        return ""
+    return f"the places were seen {places_s:.1f} s apart, the queries {queries_s:.1f} s"
 
 
 def supports(a: Hypothesis, b: Hypothesis, config: LoopConfig) -> bool:
@@ -129,11 +142,3 @@ def _apart(queries_m: float, places_m: float) -> str:
     if abs(places_m - queries_m) <= SLACK_M + SLACK_SHARE * queries_m:
         return ""
     return f"the places are {places_m:.1f} m apart, the queries {queries_m:.1f} m"
-
-
-def _apart_in_time(a: Hypothesis, b: Hypothesis) -> str:
-    queries_s = abs(a.query.stamp_ns - b.query.stamp_ns) / 1e9
-    places_s = abs(a.match.stamp_ns - b.match.stamp_ns) / 1e9
-    if a.match.session == b.match.session and places_s <= (1 + SLACK_SHARE) * queries_s + SLACK_S:
-        return ""
-    return f"the places were seen {places_s:.1f} s apart, the queries {queries_s:.1f} s"

@@ -23,7 +23,7 @@ from etr_ros import result_rows as rows
 from etr_ros.config import Config
 from etr_ros.errors import DataError
 from etr_ros.features import Extractor
-from etr_ros.pipeline import Networks, Places, Stopwatch
+from etr_ros.pipeline import Drive, Networks, Places, Stopwatch
 from etr_ros.result import Outcome, Query
 from etr_ros.types import Features, PlaceMatch, State, View
 
@@ -61,7 +61,7 @@ class Journal:
     def networks(self, networks: Networks) -> JournaledNetworks:
         """The same networks, remembering."""
         extractor = cast("Extractor", RememberingExtractor(networks.extractor, self._features))
-        return JournaledNetworks(extractor, networks.scorer, self, Counter())
+        return JournaledNetworks(extractor, networks.scorer, networks.calibration, journal=self, asked=Counter())
 
     def match(self, key: str) -> PlaceMatch | None:
         """What was said before."""
@@ -142,8 +142,8 @@ def _read_features(file: Path) -> Features | None:
 class JournaledNetworks(Networks):
     """Networks that look into the journal first."""
 
-    journal: Journal
-    asked: Counter[int]  # how often each stamp was asked for: the session first, then the prebuilt map
+    journal: Journal = dataclasses.field(kw_only=True)
+    asked: Counter[int] = dataclasses.field(kw_only=True)  # per stamp: the session first, then the prebuilt map
 
     def find(
         self,
@@ -156,6 +156,7 @@ class JournaledNetworks(Networks):
         before: int | None = None,
         expected: Sequence[int] = (),
         with_geometry: bool = True,
+        drive: Drive | None = None,
     ) -> PlaceMatch:
         """As `Networks.find`."""
         key = f"{stamp_ns} {self.asked[stamp_ns]}"
@@ -163,7 +164,15 @@ class JournaledNetworks(Networks):
         match = self.journal.match(key)
         if match is None:
             match = super().find(
-                view, stamp_ns, places, config, watch, before=before, expected=expected, with_geometry=with_geometry
+                view,
+                stamp_ns,
+                places,
+                config,
+                watch,
+                before=before,
+                expected=expected,
+                with_geometry=with_geometry,
+                drive=drive,
             )
             match = self.journal.remember(key, match)
         return match

@@ -29,8 +29,9 @@ class LoopFilter:
     first loop needs more support: a repeating texture can mislead a few queries in a row.
     """
 
-    def __init__(self, config: LoopConfig) -> None:
-        self._config = config
+    def __init__(self, config: LoopConfig, least_probability: float | None = None) -> None:
+        """Supported loops that are less probable than `least_probability` are rejected."""
+        self._config, self._least = config, least_probability
         self._chains = Chains(config)
         self._waiting: deque[_Waiting] = deque()
         self._recent: deque[Hypothesis] = deque()  # accepted within support_s
@@ -39,9 +40,10 @@ class LoopFilter:
     def pending(self) -> int:
         return len(self._waiting)
 
-    def configure(self, config: LoopConfig) -> None:
+    def configure(self, config: LoopConfig, least_probability: float | None = None) -> None:
         """Judge by other values from now on."""
         self._config = self._chains.config = config
+        self._least = least_probability
 
     def add(self, keyframe: Place, way_m: float, segment: int) -> None:
         """The next keyframe, and the way driven until there."""
@@ -114,7 +116,7 @@ class LoopFilter:
         decided = []
         ready = [each for each in self._waiting if len(each.supporters) >= self._config.min_support]
         for each in sorted(ready, key=lambda waiting: -len(waiting.supporters)):
-            reason = self._contradiction(each.hypothesis)
+            reason = self._contradiction(each.hypothesis) or self._improbable(each.hypothesis)
             if not reason and (self._lacks(each) or any(self._is_rival(other, each) for other in self._waiting)):
                 continue
             self._waiting.remove(each)
@@ -124,6 +126,11 @@ class LoopFilter:
                 self._recent.append(h)
                 self._chains.link(h.query, h.match, h.geometry, h.map)
         return decided
+
+    def _improbable(self, hypothesis: Hypothesis) -> str:
+        if self._least is None or hypothesis.probability is None or hypothesis.probability >= self._least:
+            return ""
+        return f"match probability {hypothesis.probability:.2f} is below {self._least:.2f}, as false loops per km ask"
 
     def _lacks(self, waiting: _Waiting) -> int:
         """How many supporters are needed, when they are too few; else 0."""

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import keyframes
+from etr_ros.calibration import LOOPS
 from etr_ros.config import Config
 from etr_ros.consistency import Hypothesis
 from etr_ros.database import MapInfo, PlaceMap
+from etr_ros.evidence import Past
 from etr_ros.loop_filter import LoopFilter
 from etr_ros.neighbours import Neighbours
-from etr_ros.pipeline import Networks, Stopwatch, require_live, require_same_features
+from etr_ros.pipeline import Drive, Networks, Stopwatch, require_live, require_same_features
 from etr_ros.session import Keyframe, SessionMap
 from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, PlaceMatch
 from etr_ros.views import look
@@ -52,7 +54,7 @@ class LoopDetector:
         """Localize in another prebuilt map from now on; on failure the one in use stays. Raises MapError."""
         prebuilt = PlaceMap(map_path)
         require_same_features(prebuilt, self.networks.extractor)
-        self.prebuilt = prebuilt
+        self.prebuilt, self._past_in_map = prebuilt, Past()
 
     def save_map(self, path: Path) -> MapInfo:
         """Write the session as a map; may be called from another thread. Raises MapError."""
@@ -61,7 +63,8 @@ class LoopDetector:
     def restart(self, session: str = "") -> None:
         """Forget this session, if there is one, and begin another."""
         self.session = SessionMap(self.networks.extractor.spec, session)
-        self._filter = LoopFilter(self._config.loop)
+        self._filter = LoopFilter(self._config.loop, self.networks.least(LOOPS, self._config))
+        self._past, self._past_in_map = Past(), Past()
         self._neighbours = Neighbours()
         self._last: Frame | None = None
 
@@ -73,8 +76,9 @@ class LoopDetector:
     def configure(self, config: Config) -> None:
         """Take over values that may change while running. Raises ConfigError for any other change."""
         require_live(self._config, config)
+        self.networks.check(config)
+        self._filter.configure(config.loop, self.networks.least(LOOPS, config))
         self._config = config
-        self._filter.configure(config.loop)
 
     def is_keyframe(self, frame: Frame) -> bool:
         """Whether the robot has moved far enough since the last keyframe.
@@ -118,10 +122,16 @@ class LoopDetector:
         self._filter.add(keyframe.place, way_m, segment)
 
         expected = self._filter.expected(keyframe.place.place_id, before)
-        match = self.networks.find(view, frame.stamp_ns, session, config, watch, before=before, expected=expected)
+        drive = Drive(keyframe.place, self._past, segment)
+        match = self.networks.find(
+            view, frame.stamp_ns, session, config, watch, before=before, expected=expected, drive=drive
+        )
+        self._past.add(keyframe.place, match, segment)
         loops, hypotheses = self._follow_up(match, keyframe, None, expected)
         if self.prebuilt is not None:
-            match = self.networks.find(view, frame.stamp_ns, self.prebuilt, config, watch)
+            drive = Drive(keyframe.place, self._past_in_map, segment)
+            match = self.networks.find(view, frame.stamp_ns, self.prebuilt, config, watch, drive=drive)
+            self._past_in_map.add(keyframe.place, match, segment)
             more_loops, more_hypotheses = self._follow_up(match, keyframe, self.prebuilt)
             loops, hypotheses = loops + more_loops, hypotheses + more_hypotheses
         loops += self._filter.update(keyframe.place, hypotheses)

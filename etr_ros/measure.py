@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,8 +20,8 @@ from etr_ros.localization import pose_of
 from etr_ros.loop_metrics import BY_POSES, LoopProtocol
 from etr_ros.predictions import Answer
 from etr_ros.result import Query, Result
-from etr_ros.transforms import to_matrix
-from etr_ros.types import LoopClosure, Place, Pose, State
+from etr_ros.transforms import between, error, to_matrix
+from etr_ros.types import LoopClosure, Place, PlaceMatch, Pose, State
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,9 @@ def measure_result(result: Result, places: Sequence[Place] = (), protocol: Proto
     measured: dict[str, Any] = {"protocol": protocol.describe(), "places": _measure_places(answered, truth, protocol)}
     if by_name:
         return measured
-    posed = {query.stamp_ns: query.truth for query in result.queries if query.truth is not None}
+    judged, posed = known_loops(result)
     keyframes = [query.stamp_ns for query in answered if query.stamp_ns in posed]
     if result.loops:
-        judged = [loop for loop in result.loops if _is_known(loop, posed)]
         measured["loops"] = _measure_loops(judged, posed, keyframes, _loop_config(result), protocol.loops)
         measured["loops"]["of_unknown_truth"] = len(result.loops) - len(judged)
     measured["trajectory"] = _measure_path(result.queries, protocol)
@@ -91,6 +90,12 @@ def true_places(
         if protocol.loops.knows_rotation:
             found = _looking_alike(found, poses, candidates, protocol.correct_deg)
     return found if places else found.before(_not_excluded(answered, config))
+
+
+def known_loops(result: Result) -> tuple[list[LoopClosure], dict[int, Pose]]:
+    """The loops both of whose ends have a true pose, and the true poses by stamp."""
+    posed = {query.stamp_ns: query.truth for query in result.queries if query.truth is not None}
+    return [loop for loop in result.loops if _is_known(loop, posed)], posed
 
 
 def answers_of(answered: Sequence[Query]) -> list[Answer]:
@@ -155,16 +160,37 @@ def _measure_places(answered: Sequence[Query], truth: GroundTruth, protocol: Pro
 
 
 def _measure_states(known: Sequence[Query], truth: GroundTruth) -> dict[str, Any]:
-    """UNKNOWN is right where the truth knows no correct place."""
+    """UNKNOWN is right where the truth knows no correct place, the other states where they name one.
+
+    `localized_precision` is of the best accepted candidate; `ambiguous_precision` asks whether one of the weighted
+    places is correct.
+    """
     states = [query.match.state for query in known if query.match is not None]
+    named = [(query.match.state, _names_a_correct_place(query.match, truth.positives[query.name]))
+             for query in known if query.match is not None]  # fmt: skip
     unknown = np.array([state is State.UNKNOWN for state in states], bool)
     absent = np.array([not truth.positives[query.name] for query in known], bool)
     both = int((unknown & absent).sum())
     return {
         **{state.value: states.count(state) for state in State},
+        **{
+            f"{state.value}_precision": _share(right for each, right in named if each is state)
+            for state in (State.LOCALIZED, State.AMBIGUOUS)
+        },
         "unknown_precision": both / int(unknown.sum()) if unknown.any() else None,
         "unknown_recall": both / int(absent.sum()) if absent.any() else None,
     }
+
+
+def _names_a_correct_place(match: PlaceMatch, positives: Collection[int]) -> bool:
+    if match.state is State.LOCALIZED:
+        return match.best is not None and match.best.place.place_id in positives
+    return any(each.weight > 0 and each.place.place_id in positives for each in match.candidates)
+
+
+def _share(right: Iterable[bool]) -> float | None:
+    values = list(right)
+    return sum(values) / len(values) if values else None
 
 
 def _success(known: Sequence[Query], protocol: Protocol) -> list[dict[str, float]]:
@@ -204,8 +230,32 @@ def _measure_loops(
         {"query": loop.query.name, "match": loop.match.name, "match_session": loop.match.session}
         for loop in judged.false_loops
     ]
+    values |= _drift_removed(loops, posed, protocol)
     values |= {"km": km, "false_per_km": false / km if km else None, "false_per_hour": false / hours if hours else None}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+def _drift_removed(
+    loops: Sequence[LoopClosure], posed: Mapping[int, Pose], protocol: LoopProtocol
+) -> dict[str, float | None]:
+    """Means over accepted metric loops within the session: how many metres the odometry between their ends is off.
+
+    And by how many less the loop's own relative pose is off; negative when loops are worse than the odometry.
+    """
+    drifts, removed = [], []
+    for loop in loops:
+        query, match = loop.query.pose, loop.match.pose
+        is_of_session = loop.match.session == loop.query.session
+        if not (loop.accepted and loop.geometry.is_metric and is_of_session and protocol.knows_rotation):
+            continue
+        if query is None or match is None:
+            continue
+        true = between(posed[loop.match.stamp_ns], posed[loop.query.stamp_ns])
+        drifts.append(float(np.linalg.norm(error(between(match, query), true)[:3])))
+        removed.append(drifts[-1] - float(np.linalg.norm(loop_metrics.pose_error(loop, posed)[:3])))
+    if not drifts:
+        return {"odometry_off_m": None, "drift_removed_per_loop_m": None}
+    return {"odometry_off_m": float(np.mean(drifts)), "drift_removed_per_loop_m": float(np.mean(removed))}
 
 
 def _is_known(loop: LoopClosure, posed: Mapping[int, Pose]) -> bool:

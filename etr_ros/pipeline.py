@@ -12,10 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros import decision, geometry, rerank
+from etr_ros import calibration, decision, evidence, geometry, rerank
+from etr_ros.calibration import PLACES, Calibration
 from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.errors import ConfigError, MapError
+from etr_ros.evidence import Past
 from etr_ros.features import Extractor
 from etr_ros.types import Candidate, Features, FloatArray, Frame, LoopAnswer, LoopClosure, Place, PlaceMatch, View
 from etr_ros.views import look
@@ -35,6 +37,15 @@ class Stopwatch:
         self._last = now
 
 
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """What a query is part of: itself with its odometry, the queries before it, the unbroken piece of odometry."""
+
+    query: Place
+    past: Past | None = None
+    segment: int = 0
+
+
 class Places(Protocol):
     """Places that can be searched: `etr_ros.database.PlaceMap` or `etr_ros.session.SessionMap`."""
 
@@ -52,17 +63,40 @@ class Places(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What reads pictures and puts candidates in order."""
+    """What reads pictures, puts candidates in order, and (`calibration`) knows how probable they are."""
 
     extractor: Extractor
     scorer: rerank.Scorer | None
+    calibration: Calibration | None = None
 
     @staticmethod
     def load(config: Config) -> Networks:
-        """Raises WeightsError or ConfigError when a network cannot be loaded."""
+        """Raises WeightsError or ConfigError when a network or the calibration cannot be loaded."""
         extractor = Extractor.load(config)
         name, max_locals = config.rerank.name, config.rerank.max_locals
-        return Networks(extractor, rerank.load(name, config.extractor.name, extractor.device, max_locals))
+        scorer = rerank.load(name, config.extractor.name, extractor.device, max_locals)
+        networks = Networks(extractor, scorer, calibration.load(config))
+        networks.check(config)
+        return networks
+
+    def check(self, config: Config) -> None:
+        """Raises ConfigError when the calibration does not tell what the configuration asks of it."""
+        self.least(PLACES, config)
+
+    def least(self, kind: str, config: Config) -> float | None:
+        """The least probability that `max_false_loops_per_km` asks for of places or loops; None when it is off.
+
+        Raises ConfigError when there is no calibration that tells it.
+        """
+        allowed = config.decision.max_false_loops_per_km
+        if not allowed:
+            return None
+        if self.calibration is None:
+            raise ConfigError(
+                "decision.max_false_loops_per_km needs a calibration: fit one with `etr calibrate` and name it in "
+                "decision.calibration"
+            )
+        return self.calibration.threshold(kind, allowed)
 
     def warm_up(self, width: int = 640, height: int = 480) -> None:
         """Run once on noise, so that the first real picture is not the slow one."""
@@ -81,11 +115,12 @@ class Networks:
         before: int | None = None,
         expected: Sequence[int] = (),
         with_geometry: bool = True,
+        drive: Drive | None = None,
     ) -> PlaceMatch:
         """Which of the places (with `before`: of those with a smaller id) shows the view?
 
         `with_geometry` verifies the best candidates, see `geometry.estimate`; the `expected` places are candidates
-        whatever they look like, and are verified first.
+        whatever they look like, and are verified first. A picture of a `drive` may be supported by those before it.
         """
         found, cosines = places.search(view.features, config.retrieval.top_k, before)
         found, cosines = _with_expected(found, cosines, expected, view.features, places)
@@ -95,7 +130,17 @@ class Networks:
         if with_geometry:
             candidates = _verified(view, candidates, expected, places, config.geometry)
             watch.lap("verify")
-        state, judged = decision.decide(candidates, config.decision, config.geometry)
+        if self.calibration is not None:
+            asked = drive or Drive(Place(-1, "", "", stamp_ns))
+            weighed = evidence.weigh(candidates, config.decision, asked.query, asked.past, asked.segment)
+            candidates = self.calibration.judge(candidates, weighed)
+        state, judged = decision.decide(
+            candidates,
+            config.decision,
+            config.geometry,
+            self.least(PLACES, config),
+            is_calibrated=self.calibration is not None,
+        )
         watch.lap("decide")
         return PlaceMatch(stamp_ns, state, judged, watch.stage_ms)
 
@@ -166,6 +211,7 @@ class PlaceRecognizer:
 
     def __init__(self, place_map: PlaceMap, networks: Networks, config: Config) -> None:
         self.map, self.networks, self._config = place_map, networks, config
+        self._past = Past()
 
     @staticmethod
     def open(map_path: Path, config: Config | None = None) -> PlaceRecognizer:
@@ -195,9 +241,10 @@ class PlaceRecognizer:
         Raises ConfigError for any other change.
         """
         require_live(self._config, config)
+        self.networks.check(config)
         self._config = config
 
-    def query(self, frame: Frame, places_before: int | None = None) -> PlaceMatch:
+    def query(self, frame: Frame, places_before: int | None = None, drive: Drive | None = None) -> PlaceMatch:
         """Where is this picture? With `places_before`, only places with a smaller id are candidates.
 
         Raises ImageError when no features can be computed from the picture.
@@ -207,12 +254,22 @@ class PlaceRecognizer:
         watch.lap("extract")
         calibrated = view.camera is not None  # without intrinsics geometry knows less than the re-ranker
         return self.networks.find(
-            view, frame.stamp_ns, self.map, self._config, watch, before=places_before, with_geometry=calibrated
+            view,
+            frame.stamp_ns,
+            self.map,
+            self._config,
+            watch,
+            before=places_before,
+            with_geometry=calibrated,
+            drive=drive,
         )
 
     def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
         """The answer to any picture, as `LoopDetector.answer`; there are no loops without a session."""
-        return LoopAnswer(self.query(frame), ())
+        query = Place(-1, frame.name, frame.session, frame.stamp_ns, frame.pose)
+        match = self.query(frame, drive=Drive(query, self._past, segment))
+        self._past.add(query, match, segment)
+        return LoopAnswer(match, ())
 
     def finish(self) -> tuple[LoopClosure, ...]:
         """Nothing waits."""
@@ -223,13 +280,14 @@ class PlaceRecognizer:
         raise MapError("nothing is mapped while localizing: set loop.enabled to map while driving")
 
     def restart(self) -> None:
-        """Time went back: nothing to forget."""
+        """Time went back: the queries before are none."""
+        self._past = Past()
 
     def load_map(self, map_path: Path) -> None:
         """Take another map; on failure the one in use stays. Raises MapError."""
         place_map = PlaceMap(map_path)
         require_same_features(place_map, self.networks.extractor)
-        self.map = place_map
+        self.map, self._past = place_map, Past()
 
     def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None:
         """A small (H, W, 3) BGR picture of a place, or None when the map has none."""
@@ -250,5 +308,6 @@ def require_live(old: Config, new: Config) -> None:
     """Raises ConfigError when the two differ in what is only read when the networks are loaded."""
     sections = ("compute", "extractor", "rerank")
     fixed = [section for section in sections if getattr(new, section) != getattr(old, section)]
+    fixed += ["decision.calibration"] * (new.decision.calibration != old.decision.calibration)
     if fixed:
         raise ConfigError(f"{', '.join(fixed)} cannot change while running: load the map again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -
         return None
     if name == GEOMETRIC:
         return geometric_scorer
-    path = Path(name) if name.endswith(".safetensors") else _registered(name, extractor)
+    path = _weight_file(name, extractor)
     scorer = EtrScorer.from_file(path, device, max_locals)
     if scorer.model.config.extractor != extractor:
         raise ConfigError(
@@ -75,6 +76,24 @@ def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -
             "choose another rerank.name or extractor.name"
         )
     return scorer
+
+
+def identity(name: str, extractor: str) -> str:
+    """The name, and for weights the hash of their file: what a calibration of the scores goes with.
+
+    Raises WeightsError or ConfigError as `load`.
+    """
+    if name in (NONE, GEOMETRIC):
+        return name
+    path = _weight_file(name, extractor)
+    try:
+        return f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {path}: {error.strerror}") from error
+
+
+def _weight_file(name: str, extractor: str) -> Path:
+    return Path(name) if name.endswith(".safetensors") else _registered(name, extractor)
 
 
 def _registered(name: str, extractor: str) -> Path:

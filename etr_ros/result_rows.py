@@ -30,7 +30,7 @@ QUERIES = (
 PREDICTIONS = (
     *("query", "rank", "database", "session", "place_id", "place_stamp_ns"),
     *(f"place_{name}" for name in _POSE),
-    *("retrieval_score", "etr_score", "probability", "inliers", "accepted", "reason", *_GEOMETRY),
+    *("retrieval_score", "etr_score", "probability", "inliers", "accepted", "reason", "weight", *_GEOMETRY),
 )
 LOOPS = (
     *("query", "query_id", "query_stamp_ns", "query_session", "match", *_MATCHED),
@@ -144,7 +144,7 @@ def prediction_rows(query: Query) -> Iterator[list[str]]:
             *map(_cell, (query.name, rank, place.name, place.session, place.place_id, place.stamp_ns)),
             *_pose_cells(place.pose),
             *map(_cell, (candidate.retrieval_score, candidate.etr_score, candidate.probability)),
-            *map(_cell, (candidate.inliers, candidate.accepted, candidate.reason)),
+            *map(_cell, (candidate.inliers, candidate.accepted, candidate.reason, float(candidate.weight))),
             *_geometry_cells(candidate.geometry),
         ]
 
@@ -167,6 +167,7 @@ def to_candidate(row: Row) -> Candidate:
         row.flag("accepted"),
         row.text("reason"),
         row.geometry(),
+        row.number("weight"),
     )
 
 

@@ -112,7 +112,8 @@ class Candidate:
 
     `retrieval_score` is the cosine of the global descriptors in [-1, 1]. `etr_score` is the re-ranker's
     logit (any real number, 0 = undecided) or None when it was not computed. `probability` is in [0, 1].
-    `reason` is empty when `accepted`, else says why not.
+    `reason` is empty when `accepted`, else says why not. `weight` is the share of the belief that is with this place,
+    in [0, 1]: 1 when localized, split when ambiguous, 0 when unknown; the first candidate of a place has it.
     """
 
     place: Place
@@ -123,6 +124,7 @@ class Candidate:
     accepted: bool = False
     reason: str = ""
     geometry: Geometry | None = None
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

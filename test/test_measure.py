@@ -52,7 +52,8 @@ def test_places_by_hand() -> None:
     assert places["reranked"]["recall_at_5"] == pytest.approx(2 / 3)
     assert places["reranked"]["recall_at_full_precision"] == pytest.approx(1 / 3)
     assert places["states"] == {
-        "localized": 2, "ambiguous": 0, "unknown": 2, "unknown_precision": 0.5, "unknown_recall": 1.0,
+        "localized": 2, "ambiguous": 0, "unknown": 2, "localized_precision": 0.5, "ambiguous_precision": None,
+        "unknown_precision": 0.5, "unknown_recall": 1.0,
     }  # fmt: skip
     shares = [each["share"] for each in places["success"]]
     assert shares == [0.0, 0.25, 0.25]  # query 0 is 0.3 m off, query 1 is 10.4 m off
@@ -131,10 +132,33 @@ def test_loops_of_a_drive_by_hand() -> None:
     assert loops["km"] == pytest.approx(km)
     assert loops["false_per_km"] == pytest.approx(1 / km)
     assert loops["false_per_hour"] == pytest.approx(1 / (119 / 3600))
+    assert loops["odometry_off_m"] == pytest.approx(0.0, abs=1e-6)  # both laps have the same 1 % error
+    assert loops["drift_removed_per_loop_m"] == pytest.approx(-2.0 / 3, abs=1e-6)
     assert loops["false_loops"] == [{"query": "90", "match": "30", "match_session": "drive"}]
     assert measured["places"]["queries_with_positive"] > LAP_S and measured["places"]["reranked"]["recall_at_1"] < 1
     assert 0 < measured["trajectory"]["odometry_ate_m"] < 0.1
     json.dumps(measured, allow_nan=False)
+
+
+def test_drift_removed_is_what_odometry_is_off_and_the_loop_is_not() -> None:
+    drifted = dataclasses.replace(lap_loop(70), query=dataclasses.replace(session_place(70), pose=on_lap(71)))
+    off_m = 20 * math.sin(math.pi / LAP_S)
+    loops = measure_result(drive(drifted))["loops"]
+    assert loops["odometry_off_m"] == pytest.approx(off_m)
+    assert loops["drift_removed_per_loop_m"] == pytest.approx(off_m)
+
+
+def test_an_ambiguous_answer_is_right_when_one_of_its_places_is() -> None:
+    def ambiguous(number: int, *ids: int) -> Query:
+        found = query(number, 10.0, *ids, accepted=False)
+        assert found.match is not None
+        split = tuple(dataclasses.replace(each, weight=0.5) for each in found.match.candidates)
+        return dataclasses.replace(
+            found, match=dataclasses.replace(found.match, state=State.AMBIGUOUS, candidates=split)
+        )
+
+    states = measure_result(localized(ambiguous(0, 3, 1), ambiguous(1, 2, 3)), PLACES)["places"]["states"]
+    assert (states["ambiguous"], states["ambiguous_precision"]) == (2, 0.5)
 
 
 def test_loops_of_unknown_truth_are_counted_apart() -> None:

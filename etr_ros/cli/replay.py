@@ -14,7 +14,8 @@ from etr_ros.cli.progress import track
 from etr_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from etr_ros.bag_replay import WriteBag
+    from etr_ros.bag_replay import Request, WriteBag
+    from etr_ros.measure import Protocol
     from etr_ros.result import Result
 
 
@@ -31,6 +32,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2 folder, .mcap or .db3 file")
     parser.add_argument("--output", type=Path, required=True, metavar="RESULT", help="folder of the result")
+    add_replay_options(parser)
+    parser.add_argument(
+        "--simulate-live",
+        type=float,
+        metavar="MS",
+        help="also drop pictures as a live node whose answers take MS milliseconds, into RESULT/live, and compare",
+    )
+    parser.add_argument("--restart", action="store_true", help="do not go on with what an interrupted replay left")
+    add_config_options(parser, tuple(SHORT_FORMS))
+    parser.set_defaults(run=run)
+
+
+def add_replay_options(parser: argparse.ArgumentParser) -> None:
+    """Map, topics and ground truth."""
     parser.add_argument("--map", type=Path, metavar="MAP", help="map to localize in, see build-map")
     add_bag_options(parser, "the bag")
     truth = parser.add_argument_group("ground truth (one of)")
@@ -45,43 +60,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     truth.add_argument(
         "--radius-m", type=float, metavar="R", help="with --truth-topic: places at most R metres away are correct"
     )
-    parser.add_argument(
-        "--simulate-live",
-        type=float,
-        metavar="MS",
-        help="also drop pictures as a live node whose answers take MS milliseconds, into RESULT/live, and compare",
-    )
-    parser.add_argument("--restart", action="store_true", help="do not go on with what an interrupted replay left")
-    add_config_options(parser, tuple(SHORT_FORMS))
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay, and say what came out. Raises EtrError."""
     if args.simulate_live is not None and not args.simulate_live > 0:
         raise ConfigError("--simulate-live takes how long an answer takes, in milliseconds more than 0")
-    if sum(given is not None for given in (args.truth_topic, args.ground_truth, args.frame_tolerance)) > 1:
-        raise ConfigError("give one ground truth only: a topic, a CSV of pairs, or a frame tolerance")
-    if args.radius_m is not None and (args.truth_topic is None or not args.radius_m > 0):
-        raise ConfigError("--radius-m is more than 0 and goes with --truth-topic")
+    require_one_truth(args)
     config = config_from(args)
 
-    from etr_ros.bag_replay import LIVE, Request, replay_bag
+    from etr_ros.bag_replay import LIVE, replay_bag
     from etr_ros.result_diff import compare
 
-    write_bag, why_not = _bag_writer()
-    request = Request(
-        bag=args.bag,
-        output=args.output,
-        image_topic=args.image_topic or "",
-        pose_topic=args.pose_topic,
-        truth_topic=args.truth_topic,
-        map_path=args.map,
-        sensors=sensors_from(args),
-        protocol=_protocol(args),
-        compute_ms=args.simulate_live,
-        restart=args.restart,
-    )
+    write_bag, why_not = bag_writer()
+    request = request_from(args, args.bag, args.output)
+    request = dataclasses.replace(request, compute_ms=args.simulate_live, restart=args.restart)
     result, live = replay_bag(request, config, track, write_bag)
     for line in (*result.notes, *why_not, *summary(result, args.output)):
         print(line)
@@ -90,6 +83,32 @@ def run(args: argparse.Namespace) -> int:
         for line in (*summary(live, args.output / LIVE), *compare(result, live).lines()):
             print(f"  {line}")
     return 0
+
+
+def require_one_truth(args: argparse.Namespace) -> None:
+    """Raises ConfigError when the options name more than one ground truth, or a radius that is none."""
+    if sum(given is not None for given in (args.truth_topic, args.ground_truth, args.frame_tolerance)) > 1:
+        raise ConfigError("give one ground truth only: a topic, a CSV of pairs, or a frame tolerance")
+    if args.frame_tolerance is not None and args.frame_tolerance < 0:
+        raise ConfigError("--frame-tolerance is 0 or more")
+    if args.radius_m is not None and (args.truth_topic is None or not args.radius_m > 0):
+        raise ConfigError("--radius-m is more than 0 and goes with --truth-topic")
+
+
+def request_from(args: argparse.Namespace, bag: Path, output: Path) -> Request:
+    """What the options ask to replay. Raises EtrError."""
+    from etr_ros.bag_replay import Request
+
+    return Request(
+        bag=bag,
+        output=output,
+        image_topic=args.image_topic or "",
+        pose_topic=args.pose_topic,
+        truth_topic=args.truth_topic,
+        map_path=args.map,
+        sensors=sensors_from(args),
+        protocol=protocol_from(args),
+    )
 
 
 def summary(result: Result, output: Path) -> Iterator[str]:
@@ -124,7 +143,8 @@ def _measures(output: Path) -> Iterator[str]:
         yield f"false loops: {len(loops['false_loops'])} of {loops['accepted']} in {loops['km']:.2f} km{recall}"
 
 
-def _protocol(args: argparse.Namespace) -> Any:
+def protocol_from(args: argparse.Namespace) -> Protocol:
+    """What counts as correct. Raises DataError for a CSV that cannot be read."""
     from etr_ros.ground_truth import read_pairs
     from etr_ros.measure import Protocol
 
@@ -136,7 +156,7 @@ def _protocol(args: argparse.Namespace) -> Any:
     return protocol
 
 
-def _bag_writer() -> tuple[WriteBag | None, list[str]]:
+def bag_writer() -> tuple[WriteBag | None, list[str]]:
     """What writes the node's messages, or why nothing does."""
     try:
         from etr_ros.ros.answer_bag import write_answers

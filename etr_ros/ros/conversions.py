@@ -144,6 +144,7 @@ def to_candidate_message(candidate: Candidate) -> PlaceCandidate:
         etr_score=math.nan if candidate.etr_score is None else candidate.etr_score,
         probability=math.nan if candidate.probability is None else candidate.probability,
         inliers=-1 if candidate.inliers is None else candidate.inliers,
+        weight=candidate.weight,
         accepted=candidate.accepted,
         reason=candidate.reason,
     )
@@ -169,6 +170,7 @@ def from_candidate_message(message: PlaceCandidate, map_frame: str) -> Candidate
         inliers=None if message.inliers < 0 else message.inliers,
         accepted=message.accepted,
         reason=message.reason,
+        weight=message.weight,
     )
 
 
