@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "etr.launch.py"
 ARGUMENTS = {"map", "image", "compressed", "namespace", "params_file", "device", "autostart", "log_level"}
+ARGUMENTS |= {"loop", "camera_info", "depth", "odom", "camera_mount", "base_frame", "back_ends"}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,27 @@ def test_arguments_set_parameters_that_exist(tree: ast.Module) -> None:
     mapping = ast.literal_eval(table)
     assert set(mapping) <= ARGUMENTS
     assert set(mapping.values()) <= {option.name for option in parameters.node_options()}
+
+
+def defined(statement: ast.stmt) -> str:
+    if isinstance(statement, ast.Assign):
+        return getattr(statement.targets[0], "id", "")
+    return getattr(statement, "name", "")
+
+
+def test_arguments_become_parameters(tree: ast.Module) -> None:
+    names = {"PARAMETERS", "SWITCHES", "parameters_of"}
+    kept = [each for each in tree.body if defined(each) in names]
+    space: dict[str, Any] = {}
+    exec(compile(ast.Module(kept, []), str(LAUNCH_FILE), "exec"), space)  # noqa: S102 - our own file
+    given = {"map": "", "loop": "true", "compressed": "false", "odom": "/odom", "back_ends": "rtabmap,initialpose"}
+    assert space["parameters_of"](given | {"camera_mount": "0.2 0 0.3 0 0 0"}) == {
+        "loop.enabled": True,
+        "node.compressed": False,
+        "sensor.odom_topic": "/odom",
+        "backend.names": "rtabmap,initialpose",
+        "sensor.camera_mount": "0.2 0 0.3 0 0 0",
+    }
 
 
 def test_starts_the_installed_executable(tree: ast.Module) -> None:

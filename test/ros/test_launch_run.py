@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import rclpy
 from fake_recognizer import pixels
+from rcl_interfaces.srv import GetParameters
 from robot import FAKE_NODE, Robot
 
 pytest.importorskip("launch_ros", reason="launch_ros comes with ROS 2 and is not among its Python wheels")
@@ -97,6 +98,7 @@ def test_every_argument_is_described() -> None:
     description: LaunchDescription = module.generate_launch_description()
     arguments: list[DeclareLaunchArgument] = description.get_launch_arguments()
     names = {"map", "image", "compressed", "namespace", "params_file", "device", "autostart", "log_level"}
+    names |= {"loop", "camera_info", "depth", "odom", "camera_mount", "base_frame", "back_ends"}
     assert {argument.name for argument in arguments} == names
     assert all(len(argument.description) > 10 for argument in arguments)
 
@@ -113,6 +115,16 @@ def test_starts_by_itself_and_answers(namespaced: Robot, prefix: Path, map_path:
     assert launch.process.returncode == 0, launch.output
     assert "process has finished cleanly" in launch.output
     assert "Traceback" not in launch.output
+
+
+def test_loop_mode_reaches_the_node(namespaced: Robot, prefix: Path, map_path: Path) -> None:
+    arguments = ("loop:=true", "camera_info:=/info", "odom:=/odom", "camera_mount:=0.2 0 0.3 0 0 0", "back_ends:=cslam")
+    names = ["loop.enabled", "sensor.camera_info_topic", "sensor.odom_topic", "sensor.camera_mount", "backend.names"]
+    with Launch(prefix, f"map:={map_path}", "namespace:=robot1", "autostart:=false", *arguments) as launch:
+        values = namespaced.call(GetParameters, "get_parameters", names=names).values
+    assert values[0].bool_value
+    assert [value.string_value for value in values[1:]] == ["/info", "/odom", "0.2 0 0.3 0 0 0", "cslam"]
+    assert launch.process.returncode == 0, launch.output
 
 
 def test_waits_for_a_lifecycle_manager_when_told(namespaced: Robot, prefix: Path, map_path: Path) -> None:
