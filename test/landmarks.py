@@ -26,13 +26,26 @@ BODY_T_CAMERA = compose(Pose((0.2, 0.0, 0.3)), OPTICAL)
 DIM = 32
 RANGE_M = 6.0
 NOISE_PX = 0.3
+PLATE_PX = 4
 
 
 class Landmarks:
     """Walls of landmarks left and right of the x axis from 0 to `length_m`; see `copy_m` for look-alike stretches."""
 
-    def __init__(self, length_m: float = 40.0, seed: int = 0, per_m: int = 60, copy_m: float | None = None) -> None:
-        """With `copy_m`, what stands beyond that x is a copy of what stands at 0: two stretches that look alike."""
+    def __init__(
+        self,
+        length_m: float = 40.0,
+        seed: int = 0,
+        per_m: int = 60,
+        copy_m: float | None = None,
+        *,
+        measured: bool = True,
+    ) -> None:
+        """With `copy_m`, what stands beyond that x is a copy of what stands at 0: two stretches that look alike.
+
+        Features are in 3-D unless `measured` is false; then that is left to the frame's depth, see `depth_m`.
+        """
+        self._measured = measured
         rng = np.random.default_rng(seed)
         count = int(length_m * per_m)
         sides = rng.choice([-2.0, 2.0], count) + rng.normal(0, 0.3, count)
@@ -60,18 +73,32 @@ class Landmarks:
         x, y, z, yaw = np.frombuffer(image[0, :6].tobytes()[:16], np.float32).tolist()
         rng = np.random.default_rng(np.frombuffer(image[0, :6].tobytes()[:16], np.uint32))
         true = Pose((x, y, z), (0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2)))
+        rows, points, pixels = self._seen(true)
+        rows, pixels = rows[:512], pixels[:512] + rng.normal(0, NOISE_PX, (len(rows[:512]), 2))
+        descriptors = unit(self.descriptors[rows] + rng.normal(0, 0.02, (len(rows), DIM)))
+        mean = unit(descriptors.mean(axis=0)) if len(rows) else unit(np.ones(DIM))
+        depth = points[:512, 2:] + rng.normal(0, 0.002, (len(rows), 1)) * points[:512, 2:] ** 2
+        measured = np.hstack([CAMERA.rays(pixels.astype(np.float32)) * depth, depth]).astype(np.float32)
+        ones, scales = np.ones(len(rows), np.float32), np.zeros(len(rows), np.uint8)
+        in_3d = measured if self._measured else None
+        return Features(pixels.astype(np.float32), ones, descriptors, scales, (640, 480), mean, in_3d)
+
+    def depth_m(self, true: Pose) -> NDArray[np.float32]:
+        """A (480, 640) depth image: a small plate around every landmark, nearer ones before others, NaN elsewhere."""
+        image = np.full((CAMERA.height, CAMERA.width), np.nan, np.float32)
+        _, points, pixels = self._seen(true)
+        for row in np.argsort(-points[:, 2]):
+            x, y = np.rint(pixels[row]).astype(int)
+            image[max(0, y - PLATE_PX) : y + PLATE_PX + 1, max(0, x - PLATE_PX) : x + PLATE_PX + 1] = points[row, 2]
+        return image
+
+    def _seen(self, true: Pose) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+        """Numbers (N,) of the landmarks in the picture, their places before the camera (N, 3), their pixels (N, 2)."""
         world_t_camera = to_matrix(true) @ to_matrix(BODY_T_CAMERA)
         points = np.column_stack([self.points, np.ones(len(self.points))]) @ inverse_matrix(world_t_camera).T[:, :3]
         pixels = CAMERA.project(np.where(points[:, 2:] > 0.3, points, [0, 0, 1.0]))
         seen = (points[:, 2] > 0.3) & (points[:, 2] < RANGE_M) & (pixels > 0).all(1) & (pixels < [640, 480]).all(1)
-        rows = np.flatnonzero(seen)[:512]
-        pixels = pixels[rows] + rng.normal(0, NOISE_PX, (len(rows), 2))
-        descriptors = unit(self.descriptors[rows] + rng.normal(0, 0.02, (len(rows), DIM)))
-        mean = unit(descriptors.mean(axis=0)) if len(rows) else unit(np.ones(DIM))
-        depth = points[rows, 2:] + rng.normal(0, 0.002, (len(rows), 1)) * points[rows, 2:] ** 2
-        measured = np.hstack([CAMERA.rays(pixels.astype(np.float32)) * depth, depth]).astype(np.float32)
-        ones, scales = np.ones(len(rows), np.float32), np.zeros(len(rows), np.uint8)
-        return Features(pixels.astype(np.float32), ones, descriptors, scales, (640, 480), mean, measured)
+        return np.flatnonzero(seen), points[seen], pixels[seen]
 
 
 def picture(true: Pose) -> NDArray[np.uint8]:

@@ -19,7 +19,6 @@ from rclpy.qos import (
     QoSProfile,
     ReliabilityPolicy,
     qos_check_compatible,
-    qos_profile_sensor_data,
 )
 
 from etr_ros.errors import CameraError
@@ -33,6 +32,7 @@ from etr_ros.types import Pose
 KEEP = 15  # pictures; they are large
 # An executor that waits for the events of a subscription fails when it is destroyed (ros2/rclpy issue 1142)
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
+ODOMETRY_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # a second of fast odometry
 LATE_NS = 1_000_000_000  # a feed that is further behind is not waited for
 
 
@@ -132,7 +132,7 @@ class OdometryFeed:
         self.track = Track(jump_m)
         self.frame = self.child_frame = ""
         self._link, self._jump_m, self._went_back = link, jump_m, went_back
-        self._subscription = link.subscribe(Odometry, topic, self._on_message, qos_profile_sensor_data)
+        self._subscription = link.subscribe(Odometry, topic, self._on_message, ODOMETRY_QOS)
 
     def at(self, image_ns: int, tolerance_ns: int) -> tuple[Pose, str, tuple[str, str, int]]:
         """The pose of the child frame, that frame's name, and the path as in `tf.Transform`. Raises TransformError."""

@@ -71,9 +71,9 @@ class NodeProcess:
         return self.process.poll() is None
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """The exit code after a signal; raises when the process does not end within 10 s."""
+        """The exit code after a signal; raises when the process does not end within TIMEOUT_S."""
         self.process.send_signal(number)
-        return self.process.wait(10.0)
+        return self.process.wait(TIMEOUT_S)
 
 
 def _yaml(value: Any) -> str:

@@ -1,0 +1,192 @@
+"""A robot that drives through the made-up world of test/landmarks.py and listens to a node in loop mode.
+
+As on a real robot, odometry comes at 10 Hz before and after the image, depth and camera info before it. What the
+sensors say can be replaced, one by one, by something bad.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from nav_msgs.msg import Odometry
+from robot import Robot
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Empty
+
+import sensor_messages
+from etr_ros.ros.conversions import from_pose_message, stamp_ns, to_pose_message
+from etr_ros.transforms import between, error
+from etr_ros.types import Pose
+from etr_ros_msgs.msg import LoopClosure, PlaceMatch
+from landmarks import CAMERA, Landmarks, picture
+
+NODE = (sys.executable, str(Path(__file__).parent / "loop_node.py"))
+HOUR_NS, ODOMETRY_NS = 3600 * 10**9, 10**8
+START_S, ATTEMPTS, PATIENCE_S = 300.0, 8, 5.0
+NEAR_MPS, FAR_MPS = 1.0, 5.0  # over a step from keyframe to keyframe, and over a longer one
+SENSORS: dict[str, Any] = {
+    "node.autostart": True,
+    "node.image_topic": "/camera",
+    "sensor.camera_info_topic": "/info",
+    "sensor.depth_topic": "/depth",
+    "sensor.camera_mount": "'0.2 0.0 0.3 0.0 0.0 0.0'",
+    "sensor.odom_topic": "/odom",
+    "sensor.sync_ms": 200.0,
+    "geometry.candidates": 3,
+    "retrieval.top_k": 10,
+}
+LOOPS = {"loop.enabled": True, "loop.exclusion_s": 5.0, "loop.exclusion_m": 3.0, "loop.first_support": 2}
+STARTS = itertools.count(1_700_000_000 * 10**9, HOUR_NS)  # no two drives share a stamp
+
+
+class Driver:
+    """Drives a robot through the made-up world and listens to what the node says of it."""
+
+    def __init__(self, robot: Robot, world: Landmarks) -> None:
+        self.robot, self.world = robot, world
+        self.true: dict[int, Pose] = {}
+        self.loops: list[LoopClosure] = []
+        self.info: Callable[[int], CameraInfo | None] = camera_info
+        self.depth: Callable[[Pose, int], Image | None] = self.depth_image
+        self.odometry: Callable[[Pose], Pose | None] = lambda true: true
+        node = robot.node
+        self._publishers = {
+            "info": node.create_publisher(CameraInfo, "/info", 10),
+            "depth": node.create_publisher(Image, "/depth", 10),
+        }
+        self._trigger = node.create_publisher(Empty, "/etr/trigger", 10)
+        self._subscription = node.create_subscription(LoopClosure, "/etr/loop_closures", self.loops.append, 1000)
+        self.now_ns = next(STARTS)
+        self._at: Pose | None = None
+
+    def close(self) -> None:
+        self.robot.node.destroy_subscription(self._subscription)
+
+    def ready(self, *topics: str) -> None:
+        """Wait until the node listens to everything (or to image, trigger and these) and is heard."""
+        wanted = [self._publishers[name] for name in topics or self._publishers]
+        wanted += [self.robot.camera, self._trigger, *([] if topics else [self.robot.odometry])]
+
+        def listens() -> bool:
+            is_heard = self.robot.node.count_publishers("/etr/loop_closures") > 0
+            return is_heard and all(topic.get_subscription_count() for topic in wanted)
+
+        self.robot.until(listens, "the node to listen", START_S)
+
+    def move(self, true: Pose) -> Image:
+        """Drive to a pose; the image that was published there."""
+        start = self._at or true
+        way_m = math.dist(start.position_m, true.position_m)
+        seconds = max(0.6, way_m / (NEAR_MPS if way_m < 2.0 else FAR_MPS))
+        begin_ns, self._at = self.now_ns, true
+        self.now_ns += round(seconds * 1e9)
+        steps = max(1, round(seconds * 1e9 / ODOMETRY_NS))
+        for step in range(1, steps):
+            share = step / steps
+            at_ns = round(begin_ns + share * (self.now_ns - begin_ns))
+            self._send_odometry(_on_the_way(start, true, share), at_ns)
+            if step == steps - 1:
+                self._send_companions(true, at_ns)
+        return self._take_picture(true)
+
+    def answered(self, true: Pose) -> PlaceMatch:
+        """As `move`, waiting for the node's answer.
+
+        On a busy machine odometry may come too late, and the image is no keyframe; a camera goes on taking pictures.
+        """
+        sent = []
+
+        def found() -> PlaceMatch | None:
+            return next((match for match in self.robot.matches if match.header in sent), None)
+
+        for _ in range(ATTEMPTS):
+            sent.append(self.move(true).header)
+            with contextlib.suppress(AssertionError):
+                return self.robot.until(found, "an answer", PATIENCE_S)
+        raise AssertionError(f"no answer to {ATTEMPTS} images; last status: {self.robot.diagnostics[-1:]}")
+
+    def drive(self, *poses: Pose) -> list[LoopClosure]:
+        """Be answered at each pose; the loops that were decided meanwhile."""
+        before = len(self.loops)
+        for pose in poses:
+            self.answered(pose)
+        self.robot.spin(0.2)
+        return self.loops[before:]
+
+    def trigger(self) -> None:
+        self._trigger.publish(Empty())
+
+    def named(self, words: str) -> DiagnosticStatus:
+        """A warning in which diagnostics name a problem in these words."""
+
+        def names(status: DiagnosticStatus) -> bool:
+            problems = {pair.key: pair.value for pair in status.values}["problems"]
+            return status.level == DiagnosticStatus.WARN and words in problems
+
+        return self.robot.status(names, words)
+
+    def off_m(self, loop: LoopClosure) -> float:
+        """By how much the position of a metric loop is wrong."""
+        query, match = (self.true[stamp_ns(stamp)] for stamp in (loop.query_stamp, loop.match_stamp))
+        found = from_pose_message(loop.match_t_query.pose, "")
+        return float(np.linalg.norm(error(found, between(match, query))[:3]))
+
+    def depth_image(self, true: Pose, stamp: int) -> Image:
+        return sensor_messages.depth(self.world.depth_m(true), stamp)
+
+    def _take_picture(self, true: Pose) -> Image:
+        stamp = self.now_ns
+        self.true[stamp] = true
+        self._send_companions(true, stamp)
+        self._send_odometry(true, stamp)
+        image = self.robot.image(picture(true), stamp)
+        self.robot.camera.publish(image)
+        self._send_odometry(true, stamp + ODOMETRY_NS // 2)
+        return image
+
+    def _send_companions(self, true: Pose, stamp: int) -> None:
+        for name, message in (("info", self.info(stamp)), ("depth", self.depth(true, stamp))):
+            if message is not None:
+                self._publishers[name].publish(message)
+
+    def _send_odometry(self, true: Pose, stamp: int) -> None:
+        pose = self.odometry(true)
+        if pose is not None:
+            self.robot.odometry.publish(odometry(pose, stamp))
+
+
+def _on_the_way(start: Pose, end: Pose, share: float) -> Pose:
+    x, y, z = ((1 - share) * a + share * b for a, b in zip(start.position_m, end.position_m, strict=True))
+    return Pose((x, y, z), end.quat_xyzw)
+
+
+def camera_info(stamp: int, **changed: Any) -> CameraInfo:
+    message = CameraInfo(width=CAMERA.width, height=CAMERA.height, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header = sensor_messages.header(stamp)
+    message.k = CAMERA.matrix.ravel().tolist()
+    for name, value in changed.items():
+        setattr(message, name, value)
+    return message
+
+
+def odometry(pose: Pose, stamp: int) -> Odometry:
+    message = Odometry(header=sensor_messages.header(stamp, "odom"), child_frame_id="base_link")
+    message.pose.pose = to_pose_message(pose)
+    return message
+
+
+def along(start: float, end: float, y: float) -> list[Pose]:
+    return [Pose((float(x), y, 0.0)) for x in np.arange(start, end, 0.6)]
+
+
+LAP = along(1.0, 9.0, 0.0)
+AWAY = [Pose((x, 50.0, 0.0)) for x in (9.0, 5.0, 1.0)]
+AGAIN = along(1.1, 9.0, 0.3)
