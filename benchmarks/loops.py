@@ -11,13 +11,12 @@ The table is in WORK/loops.md, everything about a drive in WORK/results, a pictu
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from etr_ros.cli.options import add_config_options, config_from
 from etr_ros.config import Config
 from etr_ros.errors import DataError, EtrError
-from etr_ros.features import Extractor
-from etr_ros.journal import RememberingExtractor
+from etr_ros.journal import remembering
 from etr_ros.loop_metrics import is_false, judge, pose_error
 from etr_ros.loops import LoopDetector
 from etr_ros.pipeline import Networks
@@ -75,12 +73,6 @@ def main() -> int:
         return 1
     print(table(rows), end="")
     return 0
-
-
-def remembering(networks: Networks, folder: Path) -> Networks:
-    """The same networks; features of a picture that was seen in a former run come from the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return dataclasses.replace(networks, extractor=cast("Extractor", RememberingExtractor(networks.extractor, folder)))
 
 
 def record(level: str, minutes: float, seed: int, folder: Path) -> Path:

@@ -18,6 +18,7 @@ import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,12 +51,9 @@ def main() -> int:
 
     database: list[Picture] = []
     queries: list[Picture] = []
-    for floor in args.floors:
-        for file in sorted(floor.glob("*.jpg")):
-            match = re.search(r"(\d+)$", file.stem)
-            if match and int(match.group(1)) % STRIDE in (0, SHIFT):
-                picture = Picture(file, floor.name, file.stem[: match.start()], int(match.group(1)))
-                (database if picture.number % STRIDE == 0 else queries).append(picture)
+    for picture in (picture for floor in args.floors for picture in pictures_of(floor)):
+        if picture.number % STRIDE in (0, SHIFT):
+            (database if picture.number % STRIDE == 0 else queries).append(picture)
     for picture in database:
         shutil.copy(picture.file, folders["database"])
     truth = []
@@ -86,6 +84,14 @@ class Picture:
         gray = cv2.imread(str(self.file), cv2.IMREAD_GRAYSCALE)
         keypoints, descriptors = cv2.SIFT_create(1000).detectAndCompute(gray, None)
         return np.array([k.pt for k in keypoints], np.float32), descriptors
+
+
+def pictures_of(floor: Path) -> Iterator[Picture]:
+    """The numbered pictures of a folder in the order of their names."""
+    for file in sorted(floor.glob("*.jpg")):
+        match = re.search(r"(\d+)$", file.stem)
+        if match:
+            yield Picture(file, floor.name, file.stem[: match.start()], int(match.group(1)))
 
 
 def same_place(query: Picture, place: Picture) -> bool:

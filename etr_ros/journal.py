@@ -103,6 +103,16 @@ def _read_line(line: str) -> tuple[str, PlaceMatch]:
         raise DataError(f"the work that an interrupted replay left is damaged ({error}): give --restart") from error
 
 
+def remembering(networks: Networks, path: Path) -> Networks:
+    """The same networks; the features of each picture are kept in a folder for the next time. Raises DataError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {path}: {error.strerror}") from error
+    extractor = cast("Extractor", RememberingExtractor(networks.extractor, path))
+    return dataclasses.replace(networks, extractor=extractor)
+
+
 class RememberingExtractor:
     """The features of a picture, from disk when they were computed before."""
 
