@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import make_features
 from etr_ros.verify import epipolar_inliers, inliers, mutual_matches
@@ -47,3 +49,14 @@ def test_degenerate_points_are_no_error(points: np.ndarray) -> None:
 def test_same_input_same_inliers() -> None:
     a, b = make_features(0, count=200), make_features(1, count=200)
     np.testing.assert_array_equal(inliers(a, b), inliers(a, b))
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**16), repeated=st.integers(0, 6))
+def test_mutual_matches_are_each_others_first_nearest(seed: int, repeated: int) -> None:
+    a, b = make_features(seed, count=30), make_features(seed + 1, count=40)
+    a.descriptors[:repeated] = b.descriptors[0]  # equal descriptors: the first of them matches
+    cosines = a.descriptors @ b.descriptors.T
+    to_b, to_a = cosines.argmax(axis=1), cosines.argmax(axis=0)
+    expected = [(row, column) for row, column in enumerate(to_b) if to_a[column] == row]
+    assert mutual_matches(a, b).tolist() == [list(pair) for pair in expected]
