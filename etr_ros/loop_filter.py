@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from etr_ros.chains import Chains
+from etr_ros.chains import Chains, Prediction
 from etr_ros.config import LoopConfig
 from etr_ros.consistency import Hypothesis, contradiction, disagreement, is_sharp, supports
+from etr_ros.transforms import compose, compose_covariance
 from etr_ros.types import LoopClosure, Place
 
 STORIES = 2  # hypotheses of one map that contradict each other and that one query is followed up with
@@ -143,7 +144,19 @@ class LoopFilter:
         """Whether another place explains the same query, and as many queries, as well."""
         a, b = other.hypothesis, of.hypothesis
         same_query = other is not of and a.query.place_id == b.query.place_id and a.map == b.map
-        return same_query and len(other.supporters) >= len(of.supporters) and bool(disagreement(a, b, self._config))
+        return same_query and len(other.supporters) >= len(of.supporters) and bool(self._contradict(a, b))
+
+    def _contradict(self, a: Hypothesis, b: Hypothesis) -> str:
+        """Why two hypotheses of one query cannot both be true, in words; empty when they can.
+
+        Places between which odometry broke off are compared along the accepted loops that join them, if any do.
+        """
+        t, covariance = b.geometry.match_t_query, b.geometry.covariance
+        joined = None if a.map else self._chains.predict(b.match, a.match, a.map)
+        if a.match_segment == b.match_segment or joined is None or t is None or covariance is None:
+            return disagreement(a, b, self._config)
+        covariance = compose_covariance(joined.covariance, joined.match_t_query, covariance, t)
+        return contradiction(a, Prediction(compose(joined.match_t_query, t), covariance, joined.way_m))
 
     def _unsupported(self, waiting: _Waiting) -> LoopClosure:
         support, needed = len(waiting.supporters), self._lacks(waiting)

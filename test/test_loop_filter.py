@@ -209,3 +209,29 @@ def test_of_one_query_two_stories_are_followed_up() -> None:
     stories = [true_loop(0), moved(true_loop(0), 0.01), moved(true_loop(0), 9.0), moved(true_loop(0), 20.0)]
     decided = run([stories])
     assert [loop.geometry for loop in decided] == [stories[0].geometry, stories[2].geometry]
+
+
+def in_session(query: Place, match: Place, segments: tuple[int, int], x_off: float = 0.0) -> Hypothesis:
+    """Query and match stand at one spot of the world; odometry broke off between their segments."""
+    geometry = Geometry(100, 150, Pose((x_off, 0.0, 0.0)), SURE, is_metric=True)
+    ways = float(query.place_id), float(match.place_id)
+    return Hypothesis(query, match, "", geometry, 0.9, *ways, *segments)
+
+
+@pytest.mark.parametrize(("x_off", "expected"), [(0.0, True), (4.0, False)])
+def test_one_place_in_two_pieces_of_odometry_is_no_rival_of_itself(x_off: float, expected: bool) -> None:
+    """Loops accepted before tell that the two are one; said to be 4 m apart, each is as good as the other."""
+    loop_filter = LoopFilter(CONFIG)
+    laps = [[place(100 * lap + i, i + 30.0 * lap) for i in range(5)] for lap in range(3)]
+    for keyframe in laps[0]:
+        drive_on(loop_filter, keyframe, float(keyframe.place_id), [])
+    joined = []
+    for match, query in zip(laps[0], laps[1], strict=True):
+        loops = [in_session(query, match, (1, 0))]
+        joined += drive_on(loop_filter, query, float(query.place_id), loops, segment=1)
+    assert sum(loop.accepted for loop in joined) == 5
+    decided = []
+    for first, second, query in zip(*laps, strict=True):
+        loops = [in_session(query, first, (2, 0), x_off), in_session(query, second, (2, 1))]
+        decided += drive_on(loop_filter, query, float(query.place_id), loops, segment=2)
+    assert any(loop.accepted for loop in decided) == expected
