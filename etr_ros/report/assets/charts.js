@@ -7,16 +7,17 @@ function ticks(low, high, count) {
 }
 
 function axes(width, height, x, y) {
-  const left = 52, right = 12, top = 10, bottom = 44;
+  const marks = ticks(y.low, y.high, 5).map((v) => [v, y.text(v)]);
+  const left = 30 + 7.5 * Math.max(...marks.map(([, text]) => text.length)), right = 12, top = 10, bottom = 44;
   const toX = (v) => left + ((v - x.low) / (x.high - x.low)) * (width - left - right);
   const toY = (v) => height - bottom - ((v - y.low) / (y.high - y.low)) * (height - top - bottom);
   const lines = svg("g", { "aria-hidden": "true" });
   for (const v of ticks(x.low, x.high, Math.max(3, Math.floor(width / 90)))) {
     lines.append(svg("text", { x: toX(v), y: height - bottom + 18, "text-anchor": "middle" }, x.text(v)));
   }
-  for (const v of ticks(y.low, y.high, 5)) {
+  for (const [v, text] of marks) {
     lines.append(svg("path", { class: "grid", d: `M${left},${toY(v)}H${width - right}` }),
-      svg("text", { x: left - 8, y: toY(v) + 4, "text-anchor": "end" }, y.text(v)));
+      svg("text", { x: left - 8, y: toY(v) + 4, "text-anchor": "end" }, text));
   }
   lines.append(svg("path", { class: "axis", d: `M${left},${toY(y.low)}H${width - right}` }),
     svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.name),
@@ -52,9 +53,11 @@ function drawPrecisionRecall() {
         for (const [recall, precision] of curve.points) d += `L${toX(recall).toFixed(1)},${toY(precision).toFixed(1)}`;
         return svg("path", { class: i ? "two-line" : "one", d });
       });
-      const names = data.pr.map((curve, i) =>
-        svg("text", { class: i ? "second" : "first", x: toX(0) + 10, y: toY(0) - 12 - 18 * (data.pr.length - 1 - i) },
-          (i ? "┄ " : "— ") + curve.label));
+      const names = data.pr.map((curve, i) => {
+        const x = toX(0) + 12, y = toY(0) - 14 - 18 * (data.pr.length - 1 - i);
+        return svg("g", {}, svg("path", { class: i ? "two-line" : "one", d: `M${x},${y - 4}h22` }),
+          svg("text", { class: i ? "second" : "first", x: x + 30, y }, curve.label));
+      });
       return [lines, ...curves, ...names];
     }, () => html("div", {}, ...data.pr.map((curve) => {
       const every = Math.max(1, Math.ceil(curve.points.length / 20));
@@ -88,16 +91,17 @@ function drawReliability() {
 function drawLatency() {
   const timed = queries.filter((spot) => spot.ms !== undefined), total = data.times.total;
   if (!timed.length || !total) return;
-  const high = Math.max(...timed.map((spot) => spot.ms)) * 1.05;
+  const most = Math.max(...timed.map((spot) => spot.ms)), unit = most > 2000 ? ["s", 1000] : ["ms", 1];
+  const high = (most / unit[1]) * 1.05;
   const text = `median ${number(total.p50, 0)} ms, 90 % within ${number(total.p90, 0)} ms, 99 % within ${number(total.p99, 0)} ms`;
   chart("latency", "Time per picture", `The dashed line is the median. All stages together: ${text}.`, `Time per picture over the recording: ${text}`,
     240, (width, height) => {
       const isLong = duration > 300;
       const x = { low: 0, high: duration, text: (v) => String(+(isLong ? v / 60 : v).toFixed(1)), name: `time in the recording, ${isLong ? "min" : "s"}` };
-      const { lines, toX, toY } = axes(width, height, x, { low: 0, high, text: (v) => String(+v.toFixed(1)), name: "ms" });
-      const points = timed.map((spot) => [toX(spot.t), toY(spot.ms)]);
+      const { lines, toX, toY } = axes(width, height, x, { low: 0, high, text: (v) => String(+v.toFixed(1)), name: unit[0] });
+      const points = timed.map((spot) => [toX(spot.t), toY(spot.ms / unit[1])]);
       return [lines, ...points.map(([cx, cy]) => svg("circle", { class: "dot", r: points.length > 400 ? 1.6 : 2.2, cx: cx.toFixed(1), cy: cy.toFixed(1) })),
-        svg("path", { class: "ideal", d: `M${toX(0)},${toY(total.p50)}H${toX(duration)}` })];
+        svg("path", { class: "ideal", d: `M${toX(0)},${toY(total.p50 / unit[1])}H${toX(duration)}` })];
     });
 }
 
@@ -114,13 +118,12 @@ function drawSimilarity() {
     `Similarity matrix of ${matrix.rows} pictures and ${matrix.columns} places`,
     (width) => 54 + (width - 64) * Math.min(1.2, Math.max(0.3, matrix.rows / matrix.columns)), (width, height) => {
       const x = { low: 0, high: matrix.columns, text: String, name: across };
-      const y = { low: matrix.rows, high: 0, text: String, name: "picture, by number" };
-      const { lines, toX, toY } = axes(width, height, x, { ...y, low: 0, high: matrix.rows, text: (v) => String(v) });
-      const top = toY(matrix.rows), flip = (row) => top + toY(0) - toY(row);
+      const { lines, toX, toY } = axes(width, height, x, { low: 0, high: matrix.rows, text: String, name: "picture, by number" });
+      const top = toY(matrix.rows);
       const rings = entries.filter((e) => e.accepted && e.m !== undefined && (spots[e.m].t === undefined) === matrix.of_map)
         .map((e) => svg("circle", { class: `ring ${e.verdict}`, r: 3, cx: toX(spots[e.m].id + 0.5), cy: toY(spots[e.q].id + 0.5) }));
-      const picture = svg("image", { href: `data:image/png;base64,${matrix.png}`, x: toX(0), y: flip(0), width: toX(matrix.columns) - toX(0),
-        height: toY(0) - toY(matrix.rows), preserveAspectRatio: "none",
+      const picture = svg("image", { href: `data:image/png;base64,${matrix.png}`, x: toX(0), y: top, width: toX(matrix.columns) - toX(0),
+        height: toY(0) - top, preserveAspectRatio: "none",
         transform: `translate(0 ${top + toY(0)}) scale(1 -1)` });
       return [picture, lines, ...rings];
     });

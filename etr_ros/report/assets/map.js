@@ -50,7 +50,7 @@ function entryMark(row, project) {
   const d = b ? linkPath(a, b, lift) : linePath([a, a]);
   return svg("g", { class: `entry ${entry.verdict}`, id: `e${row}`, role: "option", "aria-label": label(row),
     "aria-selected": "false", "data-row": row },
-  svg("path", { class: "hit", d, fill: "none" }), b && svg("path", { class: "link", d }),
+  entry.verdict === "rejected" ? null : svg("path", { class: "hit", d, fill: "none" }), b && svg("path", { class: "link", d }),
   svg("g", { transform: `translate(${a[0].toFixed(1)} ${a[1].toFixed(1)})` },
     svg("circle", { class: "hit", r: 4 }), symbol(entry.verdict, 4.5)));
 }

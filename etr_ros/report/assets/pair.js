@@ -59,7 +59,7 @@ function pairFacts(entry) {
   if (found) {
     rows.push(["Inliers of local matches", `${found.inliers} of ${found.matches}`],
       ["They spread over", `${number(100 * (found.coverage || 0), 0)} % of the picture`]);
-    if (found.degeneracy) rows.push(["Less certain as", found.degeneracy]);
+    if (found.degeneracy) rows.push(["Less certain, as", found.degeneracy]);
   }
   if (entry.apart) rows.push(["True places are apart", `${number(entry.apart[0], 2)} m, ${number(entry.apart[1], 0)}°`]);
   if (entry.off) rows.push(["Relative pose is off by", `${number(100 * entry.off[0], 1)} cm, ${number(entry.off[1], 2)}°`]);
