@@ -19,7 +19,7 @@ from etr_ros.loop_filter import LoopFilter
 from etr_ros.neighbours import Neighbours
 from etr_ros.pipeline import Drive, Networks, Stopwatch, require_live, require_same_features
 from etr_ros.session import Keyframe, SessionMap
-from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, PlaceMatch
+from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, Place, PlaceMatch
 from etr_ros.views import look
 
 NOT_COMPUTED = Geometry(-1, -1)
@@ -45,6 +45,11 @@ class LoopDetector:
     def info(self) -> MapInfo:
         """The map that `answer` matches with: the prebuilt one, without it the session's."""
         return self.prebuilt.info if self.prebuilt else self.session.info
+
+    @property
+    def places(self) -> list[Place]:
+        """All places of that map; the index is the place id."""
+        return (self.prebuilt or self.session).places
 
     def thumbnail(self, place_id: int) -> NDArray[np.uint8] | None:
         """A small (H, W, 3) BGR picture of a place of that map, or None when it has none."""

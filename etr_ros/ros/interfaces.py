@@ -11,6 +11,7 @@ from nav_msgs.msg import Odometry
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Empty
+from visualization_msgs.msg import MarkerArray
 
 from etr_ros.config import NodeConfig
 from etr_ros_msgs.msg import LoopClosure, PlaceMatch
@@ -48,7 +49,12 @@ DIAGNOSTICS = Endpoint("/diagnostics", DiagnosticArray, "State, map, rates, drop
 LOOPS = Endpoint(
     "~/loop_closures", LoopClosure, "Loop mode: every loop once it is decided, accepted or rejected with the reason"
 )
-PUBLISHED = (MATCH, POSE, LOOPS, ANNOTATED, DIAGNOSTICS)
+MARKERS = Endpoint(
+    "~/markers",
+    MarkerArray,
+    "Places, match, candidates and loops for RViz and Foxglove; made only while somebody subscribes",
+)
+PUBLISHED = (MATCH, POSE, LOOPS, ANNOTATED, MARKERS, DIAGNOSTICS)
 
 IMAGE = Endpoint("node.image_topic", Image, "The camera when `node.compressed` is false")
 COMPRESSED = Endpoint("node.image_topic", CompressedImage, "The camera when `node.compressed` is true")

@@ -173,6 +173,7 @@ class PlaceRecognitionNode(LifecycleNode):
         self.sensors = Sensors(self, self._config.sensor, reliable=node.reliable, needs_pose=needs_pose)
         self.backends = Backends(self, self._config.backend, self.requests.localize_soon)
         self._restarts = 0
+        self._answers.restart()
         self.worker = NewestWorker(self._answer, self._on_failed)
         qos = interfaces.image_qos(node)
         self._listening.append(self.create_subscription(camera.type, node.image_topic, self._on_image, qos))
@@ -212,6 +213,7 @@ class PlaceRecognitionNode(LifecycleNode):
         if sensors.restarted != self._restarts:
             self._restarts = sensors.restarted
             recognizer.restart()
+            self._answers.restart()
         completed_s = time.perf_counter()
         answer = recognizer.answer(frame, sensors.segment, arrival.asked)
         if answer is None:
@@ -227,7 +229,7 @@ class PlaceRecognitionNode(LifecycleNode):
         message = conversions.to_match_message(match, arrival.message.header, info.map_id, info.frame_id)
         message.queries, message.dropped = counters.answered, counters.dropped
         message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
-        poses = [self._answers.publish(message, match, frame, recognizer.thumbnail, self._config)]
+        poses = [self._answers.publish(message, match, frame, recognizer, self._config)]
         poses += [self._publish_loop(loop, message.header.frame_id) for loop in answer.loops]
         for pose in poses:
             if pose is not None and self.backends is not None:

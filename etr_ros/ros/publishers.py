@@ -1,21 +1,29 @@
-"""What the node says about one image: the match, the pose and the annotated picture."""
+"""What the node says about one image: the match, the pose, the annotated picture and markers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from typing import TYPE_CHECKING
 
-import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
+from visualization_msgs.msg import MarkerArray
 
 from etr_ros.config import RobotConfig
 from etr_ros.localization import pose_of, pose_of_loop
 from etr_ros.ros import conversions
-from etr_ros.ros.interfaces import ANNOTATED, LOOPS, MATCH, POSE
+from etr_ros.ros.interfaces import ANNOTATED, LOOPS, MARKERS, MATCH, POSE
+from etr_ros.ros.markers import loop_markers, map_markers, match_markers
 from etr_ros.ros.picture import draw_match
 from etr_ros.types import Frame, LoopClosure, PlaceMatch, State
 from etr_ros_msgs.msg import PlaceMatch as PlaceMatchMessage
+
+if TYPE_CHECKING:
+    from etr_ros.pipeline import Recognizer
+
+MAX_LOOPS = 2000  # that markers show, the newest ones
+MAP_EVERY_S = 5.0  # the marker of the map is sent again, for whoever has come
 
 
 class AnswerPublishers:
@@ -26,13 +34,20 @@ class AnswerPublishers:
         self._pose = node.create_lifecycle_publisher(POSE.type, POSE.name, 10)
         self._loops = node.create_lifecycle_publisher(LOOPS.type, LOOPS.name, 100)
         self._annotated = node.create_lifecycle_publisher(ANNOTATED.type, ANNOTATED.name, 1)
+        self._markers = node.create_lifecycle_publisher(MARKERS.type, MARKERS.name, 10)
+        self._decided: deque[LoopClosure] = deque(maxlen=MAX_LOOPS)
+        self._shown: tuple[object, ...] = ()
+
+    def restart(self) -> None:
+        """A new drive begins: markers forget the loops of the last one."""
+        self._decided.clear()
 
     def publish(
         self,
         message: PlaceMatchMessage,
         match: PlaceMatch,
         frame: Frame,
-        thumbnail: Callable[[int], NDArray[np.uint8] | None],
+        recognizer: Recognizer,
         config: RobotConfig,
     ) -> PoseWithCovarianceStamped | None:
         """Publish `message`, which says `match`, the answer to `frame`, and what follows from it; give back the pose.
@@ -48,11 +63,14 @@ class AnswerPublishers:
         if pose is not None:
             self._pose.publish(pose)
         if self._annotated.get_subscription_count() > 0:
-            self._annotated.publish(conversions.to_image(draw_match(frame.image, match, thumbnail), header))
+            self._annotated.publish(conversions.to_image(draw_match(frame.image, match, recognizer.thumbnail), header))
+        if self._markers.get_subscription_count() > 0:
+            self._publish_markers(match, recognizer)
         return pose
 
     def publish_loop(self, loop: LoopClosure, camera_frame: str) -> PoseWithCovarianceStamped | None:
         """Publish a decided loop; an accepted one with a prebuilt map tells the pose in it, which is given back."""
+        self._decided.append(loop)
         message = conversions.to_loop_message(loop, camera_frame)
         self._loops.publish(message)
         known = pose_of_loop(loop)
@@ -61,3 +79,12 @@ class AnswerPublishers:
         pose = conversions.to_pose_with_covariance(*known, message.header.stamp)
         self._pose.publish(pose)
         return pose
+
+    def _publish_markers(self, match: PlaceMatch, recognizer: Recognizer) -> None:
+        markers = match_markers(match) + loop_markers(self._decided)
+        info, viewers = recognizer.info, self._markers.get_subscription_count()
+        shown = (info.map_id, info.places, viewers, time.monotonic() // MAP_EVERY_S)
+        if shown != self._shown:
+            self._shown = shown
+            markers += map_markers(recognizer.places)
+        self._markers.publish(MarkerArray(markers=markers))

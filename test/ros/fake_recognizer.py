@@ -10,7 +10,7 @@ import numpy as np
 from etr_ros.config import Config
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.errors import ImageError, MapError
-from etr_ros.types import Candidate, Frame, LoopAnswer, PlaceMatch, State
+from etr_ros.types import Candidate, Frame, LoopAnswer, Place, PlaceMatch, State
 
 # Meanings of the red value; any other is localized
 AMBIGUOUS, UNKNOWN, NO_KEYPOINTS, BUG = 201, 202, 203, 204
@@ -51,6 +51,10 @@ class FakeRecognizer:
     @property
     def info(self) -> MapInfo:
         return self._map.info
+
+    @property
+    def places(self) -> list[Place]:
+        return self._map.places
 
     def configure(self, config: Config) -> None:
         self._config = config

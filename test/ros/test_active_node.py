@@ -13,6 +13,7 @@ from fake_recognizer import AMBIGUOUS, BUG, NO_KEYPOINTS, UNKNOWN, pixels
 from nav_msgs.msg import Odometry
 from robot import NodeProcess, Robot
 from sensor_msgs.msg import Image
+from visualization_msgs.msg import Marker, MarkerArray
 
 from etr_ros.ros.conversions import to_stamp
 from etr_ros_msgs.msg import PlaceMatch
@@ -206,6 +207,22 @@ def test_annotated_picture_on_demand(active: Robot) -> None:
         3 * picture.width * picture.height,
     )
     assert picture.width > 3 * 64
+
+
+def test_markers_on_demand(active: Robot) -> None:
+    arrays: list[MarkerArray] = []
+    subscription = active.node.create_subscription(MarkerArray, "/etr/markers", arrays.append, 10)
+    active.until(lambda: active.node.count_publishers("/etr/markers"), "the topic")
+    active.spin(0.5)
+    active.show(active.image(pixels(place_id=2)))
+    shown = {marker.ns: marker for marker in active.until(lambda: arrays, "markers")[0].markers}
+    assert [point.x for point in shown["map"].points] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert (shown["match"].pose.position.x, shown["match"].header.frame_id) == (2.0, "map")
+    assert len(shown["candidates"].points) == len(shown["candidates"].colors) == 5
+    active.show(active.image(pixels(red=UNKNOWN)))
+    later = active.until(lambda: arrays[1:], "markers again")[0]
+    active.node.destroy_subscription(subscription)
+    assert [marker.action for marker in later.markers if marker.ns == "match"] == [Marker.DELETE]
 
 
 def test_map_swap(active: Robot, map_path: Path, other_map_path: Path) -> None:
