@@ -16,7 +16,10 @@ from report_maker import laps, loop_result
 from result_maker import made_result
 
 PROGRAM = chromium.find()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium (Debian: apt install chromium)")
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="there is no chromium (Debian: apt install chromium)"),
+    pytest.mark.timeout(600),  # a browser starts slowly on a busy machine
+]
 EVIL = "</script><script>window.broken=1</script><img src=x onerror=window.broken=1>"
 ROWS = "document.querySelectorAll('#list tbody tr').length"
 DIALOG = "document.getElementById('pair')"

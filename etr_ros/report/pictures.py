@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,7 @@ SAMPLE = 16
 MAX_LINES = 80  # drawn for a pair; more are no clearer
 GRID = 255  # keypoints are told as this many steps of the picture's width and height
 
+Lines = Future[tuple[int, int, str]]
 Key = tuple[str, int]  # "own" or "map", and the number of the place in it
 
 
@@ -108,23 +111,21 @@ def lines(a: Features, b: Features) -> tuple[int, int, str]:
     """
     matches = verify.mutual_matches(a, b)
     agree = matches[verify.epipolar_inliers(a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]])]
-    shown = agree[np.linspace(0, len(agree) - 1, min(len(agree), MAX_LINES)).astype(np.int64)] if len(agree) else agree
+    shown = agree[np.linspace(0, max(len(agree) - 1, 0), min(len(agree), MAX_LINES)).astype(np.int64)]
     both = np.hstack([_steps(a, shown[:, 0]), _steps(b, shown[:, 1])])
     return len(matches), len(agree), base64.b64encode(both.tobytes()).decode("ascii")
 
 
 def compare(
-    pairs: Sequence[tuple[Key, Key]],
-    pictures: Pictures,
-    track: Callable[[Iterable[tuple[Key, Key]]], Iterable[tuple[Key, Key]]],
+    pairs: Sequence[tuple[Key, Key]], pictures: Pictures, track: Callable[[Sequence[Lines]], Iterable[Lines]]
 ) -> list[tuple[int, int, str]]:
-    """`lines` of each pair; the features of a picture are read once while its pairs follow each other."""
-    found, last = [], None
-    for query, match in track(pairs):
-        if last is None or last[0] != query:
-            last = query, pictures.features(query)
-        found.append(lines(last[1], pictures.features(match)))
-    return found
+    """`lines` of each pair, on all cores; `track` sees the work that is to be done."""
+
+    def both(pair: tuple[Key, Key]) -> tuple[int, int, str]:
+        return lines(pictures.features(pair[0]), pictures.features(pair[1]))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [work.result() for work in track([pool.submit(both, pair) for pair in pairs])]
 
 
 def _steps(features: Features, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
