@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etr_ros import __version__, measure, rerank, result_files
+from etr_ros import __version__, ground_truth, measure, rerank, result_files
 from etr_ros.backends.files import loop_edges, write_g2o, write_tum
 from etr_ros.bag_poses import BagPoses
 from etr_ros.bag_storage import Bag
@@ -33,6 +33,7 @@ from etr_ros.versions import versions
 
 WORK = "work"
 LIVE = "live"
+NOT_MEASURED = "nothing was measured"
 OTHER_CAMERA = 1.2  # ratio of focal lengths, in picture widths, beyond which cameras differ
 
 BY_POSES = Protocol()
@@ -128,13 +129,13 @@ class _Job:
         """Whatever is made of the answers, then the tables and the manifest."""
         for name in (*result_files.OPTIONAL, result_files.MANIFEST):
             (output / name).unlink(missing_ok=True)
-        notes = list(result.notes)
+        notes = [*result.notes, *self._unknown_names(result)]
         try:
             measured = self._measure(result)
             if measured is not None:
                 (output / "metrics.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
         except EtrError as error:
-            notes.append(f"nothing was measured: {error}")
+            notes.append(f"{NOT_MEASURED}: {error}")
         session = self._source.session if self._config.loop.enabled else ""
         answered = [
             Place(query.picture_id, query.name, session, query.stamp_ns, query.odometry)
@@ -148,6 +149,14 @@ class _Job:
         if self._write_bag is not None:
             self._write_bag(output / result_files.OUTPUT_BAG, result, self._source.camera_frame)
         return result_files.write(output, dataclasses.replace(result, notes=tuple(notes)))
+
+    def _unknown_names(self, result: Result) -> list[str]:
+        pairs = self._request.protocol.pairs
+        if pairs is None:
+            return []
+        names = [query.name for query in result.queries]
+        line = ground_truth.unknown_names(pairs, names, self._map.places if self._map else ())
+        return [line] if line else []
 
     def _measure(self, result: Result) -> dict[str, Any] | None:
         protocol = self._request.protocol

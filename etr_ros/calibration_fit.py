@@ -50,13 +50,18 @@ def fit(samples: Sequence[Samples], method: str = "") -> Calibration:
         "after": _reliability(told[chosen], right, is_best),
     }
     fitted = Calibration(samples[0].reranker, samples[0].extractor, chosen, models, {}, facts)
-    return dataclasses.replace(fitted, curves=curves(fitted, samples))
+    return dataclasses.replace(fitted, curves=_curves(fitted, samples, told[chosen]))
 
 
-def curves(calibration: Calibration, samples: Sequence[Samples]) -> dict[str, Curve]:
-    """False places and false loops over the threshold, where the way driven is known."""
+def _curves(calibration: Calibration, samples: Sequence[Samples], held_out: Array) -> dict[str, Curve]:
+    """False places and false loops over the threshold, where the way driven is known.
+
+    Places are counted by the probabilities that fits to the other folds gave; the few loops by the final fit.
+    """
     posed, found = [part for part in samples if part.km > 0], {}
-    places = [answer for part in posed for answer in _best_answers(calibration, part.rows)]
+    ends = np.cumsum([len(part.rows) for part in samples])
+    told = dict(zip(map(id, samples), np.split(held_out, ends[:-1]), strict=True))
+    places = [answer for part in posed for answer in _best_answers(part.rows, told[id(part)].tolist())]
     if places:
         found[PLACES] = _curve(places, sum(part.km for part in posed))
     driven = [part for part in posed if part.loops is not None]
@@ -70,10 +75,10 @@ def curves(calibration: Calibration, samples: Sequence[Samples]) -> dict[str, Cu
     return found
 
 
-def _best_answers(calibration: Calibration, rows: Sequence[Sample]) -> list[tuple[float, bool]]:
+def _best_answers(rows: Sequence[Sample], probabilities: Sequence[float]) -> list[tuple[float, bool]]:
     """Of each picture the most probable candidate: its probability, and whether it is false."""
     best: dict[int, tuple[float, bool]] = {}
-    for row, probability in zip(rows, calibration.probabilities([row.evidence for row in rows]), strict=True):
+    for row, probability in zip(rows, probabilities, strict=True):
         if row.picture not in best or probability > best[row.picture][0]:
             best[row.picture] = probability, not row.is_right
     return list(best.values())

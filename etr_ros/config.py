@@ -148,7 +148,7 @@ class LoopConfig:
     )
     min_probability: float = option(
         0.5,
-        "Match probability of a loop before odometry and neighbouring queries are asked",
+        "Match probability of a loop before odometry and neighbouring queries are asked; a calibrated one need be 0.1",
         low=0.0,
         high=1.0,
         live=True,

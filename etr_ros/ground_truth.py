@@ -61,8 +61,20 @@ def from_pairs(pairs: Pairs, queries: Sequence[str], places: Sequence[Place]) ->
         if query in found:
             found[query] |= ids.get(database, set())
     if not any(found.values()):
-        raise DataError("the ground truth names no pair of a query and a database picture that are both there")
+        raise DataError(
+            "the ground truth names no pair of a query and a database picture that are both there"
+            + (f" (such as {pairs[0][0][:80]} and {pairs[0][1][:80]})" if pairs else "")
+        )
     return GroundTruth({query: frozenset(positives) for query, positives in found.items()}, "listed pairs")
+
+
+def unknown_names(pairs: Pairs, queries: Sequence[str], places: Sequence[Place]) -> str:
+    """A line on pairs that name pictures which are not there; empty when all are."""
+    known = set(queries) | {place.name for place in places}
+    lost = [name for pair in pairs for name in pair if name not in known]
+    if not lost:
+        return ""
+    return f"the ground truth names {len(set(lost))} pictures that are not there, such as {lost[0][:80]}"
 
 
 def from_poses(poses: Mapping[str, Pose | None], places: Sequence[Place], radius_m: float) -> GroundTruth:

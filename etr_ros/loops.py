@@ -14,6 +14,7 @@ from etr_ros.calibration import LOOPS
 from etr_ros.config import Config
 from etr_ros.consistency import Hypothesis
 from etr_ros.database import MapInfo, PlaceMap
+from etr_ros.decision import MEMBER
 from etr_ros.evidence import Past
 from etr_ros.loop_filter import LoopFilter
 from etr_ros.neighbours import Neighbours
@@ -166,6 +167,8 @@ class LoopDetector:
         Where the robot is expected, its geometry must agree with odometry, and that tells more than the probability.
         """
         probability, least = candidate.probability, self._config.loop.min_probability
+        if self.networks.calibration is not None:  # a rival costs probability, but odometry may rule it out
+            least = min(least, MEMBER)
         if probability is not None and probability < least and not is_expected:
             return f"match probability {probability:.2f} is below {least:.2f}"
         if candidate.geometry is None:

@@ -64,8 +64,11 @@ def read_samples(path: Path, given: Protocol | None = None) -> Samples:
     return collect(result, _places(result, path), given or _protocol(path))
 
 
-def collect(result: Result, places: Sequence[Place], protocol: Protocol) -> Samples:
-    """The samples of one result; `places` as in `measure_result`. Raises DataError when nothing can be judged."""
+def collect(result: Result, places: Sequence[Place], protocol: Protocol, *, is_drive: bool = True) -> Samples:
+    """The samples of one result; `places` as in `measure_result`. Pictures of no drive do not support each other.
+
+    Raises DataError when nothing can be judged.
+    """
     manifest = result.manifest
     source = str(_table(manifest, "bag").get("name", ""))
     answered = [query for query in result.queries if query.match is not None]
@@ -84,7 +87,7 @@ def collect(result: Result, places: Sequence[Place], protocol: Protocol) -> Samp
             continue
         asked = Place(-1, query.name, "", query.stamp_ns, query.odometry)
         candidates = query.match.candidates
-        evidence = weigh(candidates, config.decision, asked, past)
+        evidence = weigh(candidates, config.decision, asked, past if is_drive else None)
         past.add(asked, query.match)
         weighed |= {_key(query.name, each.place): found for each, found in zip(candidates, evidence, strict=True)}
         if query.name in positives:

@@ -7,14 +7,12 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from bag_maker import TYPES, header, pose_message, write_bag
 from etr_ros import result_files
 from etr_ros.bag_replay import Request, replay_bag
-from etr_ros.config import Config, SensorConfig
+from etr_ros.config import Config
 from etr_ros.datasets import FrameSource
 from etr_ros.errors import DataError
 from etr_ros.loops import LoopDetector
@@ -24,10 +22,10 @@ from etr_ros.replay import replay
 from etr_ros.result import Outcome
 from etr_ros.result_diff import compare
 from etr_ros.types import Frame, Pose
-from landmarks import BODY_T_CAMERA, CAMERA, Landmarks, picture
+from landmark_bag import LAPS, SENSORS, WORLD, write_laps
+from landmarks import Landmarks
 
 S = 1_000_000_000
-T0 = 1_700_000_000 * S
 CONFIG = Config().replace(
     **{
         "loop.exclusion_s": 5.0,
@@ -38,11 +36,6 @@ CONFIG = Config().replace(
         "geometry.candidates": 3,
     }
 )
-LAPS = [
-    *(Pose((x, 0.0, 0.0)) for x in np.arange(1.0, 8.0, 0.6)),
-    *(Pose((x, 50.0, 0.0), (0.0, 0.0, 1.0, 0.0)) for x in np.arange(8.0, 1.0, -2.0)),
-    *(Pose((x + 0.13, 0.4, 0.0)) for x in np.arange(1.0, 8.0, 0.6)),
-]
 
 
 def frames(world: Landmarks, poses: Iterable[Pose] = LAPS, step_s: float = 1.0) -> Iterator[Frame]:
@@ -106,55 +99,15 @@ def test_a_second_picture_of_one_stamp_is_left_out() -> None:
 
 # Whole bags
 
-WORLD = Landmarks(seed=1)
-
-
-def camera_info(stamp_ns: int) -> object:
-    fx, cx, cy = CAMERA.fx, CAMERA.cx, CAMERA.cy
-    region = TYPES["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    k = np.array([fx, 0, cx, 0, fx, cy, 0, 0, 1.0])
-    p = np.array([fx, 0, cx, 0, 0, fx, cy, 0, 0, 0, 1.0, 0])
-    return TYPES["sensor_msgs/msg/CameraInfo"](
-        header(stamp_ns, "camera"), 480, 640, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), p, 0, 0, region
-    )
-
-
-def image(stamp_ns: int, pose: Pose) -> object:
-    """As compressed PNG: the pose is in the first pixels."""
-    data = cv2.imencode(".png", picture(pose))[1].ravel()
-    return TYPES["sensor_msgs/msg/CompressedImage"](header(stamp_ns, "camera"), "png", data)
-
-
-def posed(stamp_ns: int, pose: Pose, frame_id: str) -> object:
-    message = pose_message("nav_msgs/msg/Odometry", stamp_ns, pose.position_m[0])
-    at = message.pose.pose
-    at.position.y = pose.position_m[1]
-    at.orientation.z, at.orientation.w = pose.quat_xyzw[2:]
-    message.header.frame_id = frame_id
-    return message
-
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    messages = []
-    for number, pose in enumerate(LAPS):
-        stamp = T0 + number * S
-        messages += [
-            ("/odom", stamp, posed(stamp, pose, "odom")),
-            ("/truth", stamp, posed(stamp, pose, "map")),
-            ("/info", stamp, camera_info(stamp)),
-            ("/camera", stamp, image(stamp, pose)),
-        ]
-    return write_bag(tmp_path_factory.mktemp("bags") / "laps", "mcap", messages)
+    return write_laps(tmp_path_factory.mktemp("bags") / "laps")
 
 
 @pytest.fixture(autouse=True)
 def landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Networks, "load", lambda config: WORLD.networks)
-
-
-x, y, z = BODY_T_CAMERA.position_m
-SENSORS = SensorConfig(camera_info_topic="/info", camera_mount=f"{x} {y} {z} 0 0 0")
 
 
 def request(bag: Path, output: Path, **changes: object) -> Request:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etr_ros.cli.bag_options import add_bag_options, sensors_from
 from etr_ros.cli.options import SHORT_FORMS, add_config_options, config_from
@@ -16,7 +15,6 @@ from etr_ros.errors import ConfigError
 if TYPE_CHECKING:
     from etr_ros.bag_replay import Request, WriteBag
     from etr_ros.measure import Protocol
-    from etr_ros.result import Result
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     require_one_truth(args)
     config = config_from(args)
 
-    from etr_ros.bag_replay import LIVE, replay_bag
+    from etr_ros.bag_replay import LIVE, NOT_MEASURED, replay_bag
+    from etr_ros.cli.replay_summary import summary
     from etr_ros.result_diff import compare
 
     write_bag, why_not = bag_writer()
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"a live node that answers within {args.simulate_live:g} ms ({args.output / LIVE}):")
         for line in (*summary(live, args.output / LIVE), *compare(result, live).lines()):
             print(f"  {line}")
-    return 0
+    return 1 if any(note.startswith(NOT_MEASURED) for note in result.notes) else 0
 
 
 def require_one_truth(args: argparse.Namespace) -> None:
@@ -109,38 +108,6 @@ def request_from(args: argparse.Namespace, bag: Path, output: Path) -> Request:
         sensors=sensors_from(args),
         protocol=protocol_from(args),
     )
-
-
-def summary(result: Result, output: Path) -> Iterator[str]:
-    """What a result says, for people."""
-    counts, manifest = result.manifest["counts"], result.manifest
-    outcomes = ", ".join(f"{count} {name}" for name, count in counts["outcomes"].items() if count)
-    yield f"{counts['pictures']} pictures: {outcomes or 'none'}"
-    if manifest["mode"] == "loops":
-        yield f"loops: {counts['loops_accepted']} accepted, {counts['loops_rejected']} rejected"
-    if manifest["mode"] != "loops" or manifest["map"]:
-        yield "places: " + ", ".join(f"{count} {name}" for name, count in counts["states"].items())
-    yield from _measures(output)
-    yield f"result: {output}, hash {manifest['hash'][:16]}"
-
-
-def _measures(output: Path) -> Iterator[str]:
-    import json
-
-    file = output / "metrics.json"
-    if not file.exists():
-        return
-    measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    places, loops = measured["places"], measured.get("loops")
-    ranked = places.get("reranked", places.get("retrieval", {}))
-    if ranked.get("recall_at_1") is not None:
-        yield (
-            f"correct are {places['ground_truth']}: Recall@1 {100 * ranked['recall_at_1']:.1f} %, "
-            f"{100 * ranked['recall_at_full_precision']:.1f} % at 100 % precision"
-        )
-    if loops:
-        recall = "" if loops["recall"] is None else f", {100 * loops['recall']:.1f} % of {loops['revisits']} revisits"
-        yield f"false loops: {len(loops['false_loops'])} of {loops['accepted']} in {loops['km']:.2f} km{recall}"
 
 
 def protocol_from(args: argparse.Namespace) -> Protocol:
