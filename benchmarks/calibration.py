@@ -1,7 +1,7 @@
-"""Fit a calibration on validation places, judge it on test places, and write it: one command for new weights.
+"""Fit a calibration on validation places, judge it on test places, and write it.
 
     python benchmarks/calibration.py --work DIR --fit MAP15 E1M9 --test E2M1 E4M6 \
-        [--fit-pictures DIR] [--test-pictures DIR] --output etr_ros/weights/calibration-etr-s-xfeat.json
+        [--fit-pictures DIR] [--test-pictures DIR] --output calibration.json
 
 Levels of the simulator are driven (with depth, odometry and truth) and replayed in loop mode without calibration; what
 is in DIR already is not made again, but for replays with other weights. Folders of pictures are those that

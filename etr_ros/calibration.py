@@ -25,10 +25,8 @@ from etr_ros.config import Config
 from etr_ros.errors import ConfigError
 from etr_ros.evidence import Evidence
 from etr_ros.types import Candidate
-from etr_ros.weights import BUNDLED_DIR
 
 KIND, FORMAT_VERSION = "etr_ros match calibration", 1
-AUTO = "auto"
 METHODS = ("logistic", "isotonic")
 FEATURES = tuple(each.name for each in dataclasses.fields(Evidence))
 ALWAYS = ("score", "cosine", "margin")
@@ -144,29 +142,21 @@ class Calibration:
 
 
 def load(config: Config) -> Calibration | None:
-    """What `decision.calibration` names, see there; "auto" gives None where none ships for the re-ranker's weights.
+    """What `decision.calibration` names; None when it is empty.
 
     Raises ConfigError when the file cannot be used or was fitted to another re-ranker, WeightsError as `rerank.load`.
     """
-    name, reranker = config.decision.calibration, rerank.identity(config.rerank.name, config.extractor.name)
-    if not name:
+    if not config.decision.calibration:
         return None
-    path = _shipped(config) if name == AUTO else Path(name).expanduser()
-    if name == AUTO and not path.is_file():
-        return None
+    path = Path(config.decision.calibration).expanduser()
+    reranker = rerank.identity(config.rerank.name, config.extractor.name)
     found = read(path)
     if (found.reranker, found.extractor) == (reranker, config.extractor.name):
         return found
-    if name == AUTO:
-        return None
     raise ConfigError(
         f"the calibration {path} was fitted to {found.reranker} on {found.extractor}, not to {reranker} on "
         f"{config.extractor.name}: fit another with `etr calibrate`"
     )
-
-
-def _shipped(config: Config) -> Path:
-    return BUNDLED_DIR / f"calibration-{Path(config.rerank.name).stem}-{config.extractor.name}.json"
 
 
 def write(path: Path, calibration: Calibration) -> None:

@@ -83,9 +83,8 @@ class DecisionConfig:
         live=True,
     )
     calibration: str = option(
-        "auto",
-        "Calibration file of the match probability (see `etr calibrate`); auto takes the one that ships for the "
-        "re-ranker, empty takes the re-ranker's own probability",
+        "",
+        "Calibration file of the match probability (see `etr calibrate`); empty takes the re-ranker's own",
     )
     max_false_loops_per_km: float = option(
         0.0,
