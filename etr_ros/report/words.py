@@ -187,7 +187,7 @@ def _place_tiles(facts: Facts) -> Iterator[Tile]:
         yield Tile("Wrong places", str(wrong), "", f"of {right + wrong} accepted and judged")
     precision, recall = (facts.number("places", "states", f"unknown_{name}") for name in ("precision", "recall"))
     if recall is not None:
-        note = "pictures of places that are not in the map"
+        note = "of pictures of places not in the map"
         yield Tile("UNKNOWN recall", _percent(recall), "%", note)
     if precision is not None and recall is not None:
         yield Tile("UNKNOWN precision", _percent(precision), "%", "of the pictures called unknown")
