@@ -13,21 +13,32 @@ from etr_ros.transforms import compose, compose_covariance
 from etr_ros.types import LoopClosure, Place
 
 STORIES = 2  # hypotheses of one map that contradict each other and that one query is followed up with
+BETTER = 1.2  # times the local matches of another place explain a query better
 EXPECTED, EXPECTED_M, EXPECTED_DEG = 3, 1.0, 30.0  # keyframes looked at because the robot should stand there
 EXPECTED_WAY_M = 15.0
 
 
 @dataclass(eq=False)
 class _Waiting:
+    """`is_best` when no other place explains its query better; supporters are place ids of queries that agree."""
+
     hypothesis: Hypothesis
-    supporters: set[int] = field(default_factory=set)  # place ids of the queries that agree
+    is_best: bool
+    supporters: set[int] = field(default_factory=set)
+    best_supporters: set[int] = field(default_factory=set)
+
+    def supported_by(self, query: Place, is_best: bool) -> None:
+        self.supporters.add(query.place_id)
+        if is_best:
+            self.best_supporters.add(query.place_id)
 
 
 class LoopFilter:
     """Holds hypotheses back until enough neighbouring queries agree; at most `max_pending` wait at any time.
 
     Accepted loops tell, together with the odometry, what later ones must agree with. Where that is not sharp yet, the
-    first loop needs more support: a repeating texture can mislead a few queries in a row.
+    first loop needs more support: a repeating texture can mislead a few queries in a row. It must also come from places
+    that explain their queries best, by local matches: one period off, a texture that repeats still matches in part.
     """
 
     def __init__(self, config: LoopConfig, least_probability: float | None = None) -> None:
@@ -69,7 +80,8 @@ class LoopFilter:
         if hypotheses and reasons[0]:
             decided.append(_loop(hypotheses[0], 0, reasons[0]))
         for hypothesis in stories:
-            self._wait(hypothesis)
+            most = max(each.geometry.inliers for each in stories if each.map == hypothesis.map)
+            self._wait(_Waiting(hypothesis, is_best=BETTER * hypothesis.geometry.inliers >= most))
         while len(self._waiting) > self._config.max_pending:
             decided.append(self._unsupported(self._waiting.popleft()))
         return decided + self._supported()
@@ -100,14 +112,16 @@ class LoopFilter:
         self._waiting = deque(each for each in self._waiting if each.hypothesis.query.stamp_ns >= oldest_ns)
         return [self._unsupported(each) for each in expired]
 
-    def _wait(self, new: Hypothesis) -> None:
-        waiting = _Waiting(new)
+    def _wait(self, new: _Waiting) -> None:
+        h = new.hypothesis
         for other in self._waiting:
-            if self._supports(other.hypothesis, new):
-                waiting.supporters.add(other.hypothesis.query.place_id)
-                other.supporters.add(new.query.place_id)
-        waiting.supporters |= {each.query.place_id for each in self._recent if self._supports(each, new)}
-        self._waiting.append(waiting)
+            if self._supports(other.hypothesis, h):
+                new.supported_by(other.hypothesis.query, other.is_best)
+                other.supported_by(h.query, new.is_best)
+        for each in self._recent:
+            if self._supports(each, h):
+                new.supported_by(each.query, True)
+        self._waiting.append(new)
 
     def _supports(self, a: Hypothesis, b: Hypothesis) -> bool:
         return a.query.place_id != b.query.place_id and a.map == b.map and supports(a, b, self._config)
@@ -135,16 +149,26 @@ class LoopFilter:
 
     def _lacks(self, waiting: _Waiting) -> int:
         """How many supporters are needed, when they are too few; else 0."""
-        h = waiting.hypothesis
-        knows_place = is_sharp(self._chains.predict(h.query, h.match, h.map))
-        needed = self._config.min_support if knows_place else max(self._config.first_support, self._config.min_support)
-        return needed if len(waiting.supporters) < needed else 0
+        least, first = self._config.min_support, self._config.first_support
+        needed = least if self._knows_place(waiting.hypothesis) else max(first, least)
+        return needed if self._support(waiting) < needed else 0
+
+    def _support(self, waiting: _Waiting) -> int:
+        """How many supporters count."""
+        if self._knows_place(waiting.hypothesis):
+            return len(waiting.supporters)
+        return len(waiting.best_supporters) if waiting.is_best else 0
+
+    def _knows_place(self, h: Hypothesis) -> bool:
+        return is_sharp(self._chains.predict(h.query, h.match, h.map))
 
     def _is_rival(self, other: _Waiting, of: _Waiting) -> bool:
         """Whether another place explains the same query, and as many queries, as well."""
         a, b = other.hypothesis, of.hypothesis
         same_query = other is not of and a.query.place_id == b.query.place_id and a.map == b.map
-        return same_query and len(other.supporters) >= len(of.supporters) and bool(self._contradict(a, b))
+        if not same_query or self._support(other) < self._support(of) or not self._contradict(a, b):
+            return False
+        return not self._contradiction(a)
 
     def _contradict(self, a: Hypothesis, b: Hypothesis) -> str:
         """Why two hypotheses of one query cannot both be true, in words; empty when they can.
@@ -160,6 +184,8 @@ class LoopFilter:
 
     def _unsupported(self, waiting: _Waiting) -> LoopClosure:
         support, needed = len(waiting.supporters), self._lacks(waiting)
+        if not waiting.is_best and not self._knows_place(waiting.hypothesis):
+            return _loop(waiting.hypothesis, support, "another place explains the same picture better")
         if not needed:
             return _loop(waiting.hypothesis, support, "another place explains the same picture as well")
         return _loop(waiting.hypothesis, support, f"{support} neighbouring queries agree, {needed} are needed")

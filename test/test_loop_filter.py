@@ -235,3 +235,29 @@ def test_one_place_in_two_pieces_of_odometry_is_no_rival_of_itself(x_off: float,
         loops = [in_session(query, first, (2, 0), x_off), in_session(query, second, (2, 1))]
         decided += drive_on(loop_filter, query, float(query.place_id), loops, segment=2)
     assert any(loop.accepted for loop in decided) == expected
+
+
+def weaker(h: Hypothesis) -> Hypothesis:
+    return dataclasses.replace(h, geometry=dataclasses.replace(h.geometry, inliers=50))
+
+
+def test_a_row_of_matches_one_period_off_is_not_believed_before_the_true_one() -> None:
+    """Where the robot came from is not mapped; there only the texture's repetition matches, later also the place."""
+    config = dataclasses.replace(CONFIG, first_support=7, support_s=20.0)
+    drive = []
+    for i in range(14):
+        true, repeated = true_loop(i), weaker(moved(true_loop(i), 3.0))
+        drive.append([repeated] if i < 5 else [true, repeated])
+    decided = run(drive, config)
+    accepted = [loop for loop in decided if loop.accepted]
+    assert accepted and all(loop.geometry.inliers == 100 for loop in accepted)
+    assert {loop.query.place_id for loop in accepted} == {100 + i for i in range(5, 14)}
+
+
+def test_the_place_that_explains_a_picture_worse_is_told_why() -> None:
+    config = dataclasses.replace(CONFIG, first_support=7)
+    decided = run([[true_loop(i), weaker(moved(true_loop(i), 3.0))] for i in range(3)], config)
+    assert {(loop.geometry.inliers, loop.reason) for loop in decided} == {
+        (100, "2 neighbouring queries agree, 7 are needed"),
+        (50, "another place explains the same picture better"),
+    }
