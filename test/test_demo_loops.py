@@ -80,9 +80,9 @@ def test_a_node_is_ended_when_something_else_fails(tmp_path: Path) -> None:
 
 
 def watch(command: list[str], log: Path) -> None:
-    with running(command, {}, log) as require_alive:
+    with running(command, {}, log) as node:
         while True:
-            require_alive()
+            node.require_alive()
             time.sleep(0.01)
 
 

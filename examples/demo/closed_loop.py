@@ -30,9 +30,9 @@ from etr_ros.transforms import Matrix, to_matrix
 from etr_ros.types import Pose
 from examples.back_end.picture import DrawnLoop, Run, plot_run
 from examples.demo.loop_report import Images, Report, judge_path, table
-from examples.demo.node_process import ETR_NODE, running
+from examples.demo.node_process import DEPTH_CAMERA, ETR_NODE, running
 from examples.demo.sensor_robot import Heard, drive_over_dds
-from examples.simulator.bag import DEPTH_TOPIC, IMAGE_TOPIC, INFO_TOPIC, POSE_TOPIC
+from examples.simulator.bag import POSE_TOPIC
 from examples.simulator.drive import SensedFrame, drive_with_sensors
 from examples.simulator.plan import plan_laps
 from examples.simulator.record import recorded_frames, write_recording
@@ -42,16 +42,7 @@ from examples.simulator.world import World
 LEVEL = "E2M2"  # in no training, validation or test set
 RATE_HZ = 2.0
 WALLS_M = 3.0
-NODE_PARAMETERS = {
-    "node.autostart": "true",
-    "node.image_topic": IMAGE_TOPIC,
-    "node.compressed": "true",
-    "loop.enabled": "true",
-    "sensor.camera_info_topic": INFO_TOPIC,
-    "sensor.depth_topic": DEPTH_TOPIC,
-    "sensor.odom_topic": POSE_TOPIC,
-    "sensor.camera_mount": "'0.2 0.0 0.3 0.0 0.0 0.0'",
-}
+NODE_PARAMETERS = DEPTH_CAMERA | {"loop.enabled": "true", "sensor.odom_topic": POSE_TOPIC}
 
 
 def main() -> int:
@@ -146,13 +137,13 @@ def nodes(path_file: Path, output: Path) -> Iterator[Callable[[], None]]:
     back_end = [sys.executable, "-m", "examples.back_end.node"]
     parameters = {"odom_topic": POSE_TOPIC, "tum_file": str(path_file)}
     with (
-        running([ETR_NODE], NODE_PARAMETERS, output / "etr_node.log") as require_etr,
-        running(back_end, parameters, output / "back_end.log") as require_back_end,
+        running([ETR_NODE], NODE_PARAMETERS, output / "etr_node.log") as etr,
+        running(back_end, parameters, output / "back_end.log") as isam2,
     ):
 
         def require_alive() -> None:
-            require_etr()
-            require_back_end()
+            etr.require_alive()
+            isam2.require_alive()
 
         yield require_alive
 

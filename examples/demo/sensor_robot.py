@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 from etr_ros.errors import EtrError
 from etr_ros.ros.conversions import from_pose_message, stamp_ns, to_pose_message, to_stamp
 from etr_ros.transforms import between, compose, exp, quaternion, rotation, rotation_vector
-from etr_ros.types import Geometry, LoopClosure, Place, Pose
+from etr_ros.types import Frame, Geometry, LoopClosure, Place, Pose
 from etr_ros_msgs.msg import LoopClosure as LoopClosureMessage
 from etr_ros_msgs.msg import PlaceMatch
 from examples.simulator.bag import (
@@ -111,11 +111,11 @@ class _SensorRobot:
             if shift_ns is None:
                 last_ns, last = time.time_ns(), pose
                 shift_ns = last_ns + STANDING_NS - sensed.frame.stamp_ns
-                first = _messages(sensed, last_ns)
+                first = messages_of(sensed.frame, last_ns)
                 for topic in (INFO_TOPIC, DEPTH_TOPIC):
                     self._publishers[topic].publish(first[topic])
             now_ns = sensed.frame.stamp_ns + shift_ns
-            messages = _messages(sensed, now_ns)
+            messages = messages_of(sensed.frame, now_ns)
             for at_ns, moved in _odometry_between(last_ns, last, now_ns, pose):
                 self._spin_until(at_ns)
                 self._publishers[POSE_TOPIC].publish(_odometry(moved, at_ns))
@@ -171,9 +171,8 @@ def _odometry(pose: Pose, at_ns: int) -> Odometry:
     return message
 
 
-def _messages(sensed: SensedFrame, at_ns: int) -> dict[str, Any]:
+def messages_of(frame: Frame, at_ns: int) -> dict[str, Any]:
     """What the camera says at one moment, by topic; the image, which waits for the rest, is last."""
-    frame = sensed.frame
     if frame.camera is None or frame.depth_m is None:
         raise EtrError(f"the frame {frame.name} has no camera or no depth")
     header = Header(stamp=to_stamp(at_ns), frame_id=CAMERA_FRAME)

@@ -40,7 +40,7 @@ def drive(
             view = world.look(x, y, yaw)
         except DataError:
             continue
-        yield _frame(view, number, session, start_ns + round(number * 1e9 / rate_hz))
+        yield frame_of(view, number, session, start_ns + round(number * 1e9 / rate_hz))
 
 
 def drive_with_sensors(
@@ -61,16 +61,21 @@ def drive_with_sensors(
             view = world.look(x, y, yaw)
         except DataError:
             continue
-        true_pose = compose(view.pose, MOUNT_T_BODY)
-        frame = replace(
-            _frame(view, number, session, start_ns + round(number * 1e9 / rate_hz)),
-            pose=odometry.move(true_pose),
-            camera=world.camera.intrinsics,
-            body_t_camera=BODY_T_CAMERA,
-            depth_m=noisy_depth(depth_camera.see(view.pose), (seed, number)),
-        )
-        yield SensedFrame(frame, true_pose)
+        stamp_ns = start_ns + round(number * 1e9 / rate_hz)
+        frame, true_pose = sense(world, depth_camera, view, frame_of(view, number, session, stamp_ns), (seed, number))
+        yield SensedFrame(replace(frame, pose=odometry.move(true_pose)), true_pose)
 
 
-def _frame(view: View, number: int, session: str, stamp_ns: int) -> Frame:
+def sense(
+    world: World, depth_camera: DepthCamera, view: View, frame: Frame, seed: tuple[int, ...]
+) -> tuple[Frame, Pose]:
+    """The frame of a view with intrinsics, mount, noisy depth and the true pose of the body, which is given besides."""
+    true_pose = compose(view.pose, MOUNT_T_BODY)
+    depth_m = noisy_depth(depth_camera.see(view.pose), seed)
+    rig = {"camera": world.camera.intrinsics, "body_t_camera": BODY_T_CAMERA}
+    return replace(frame, pose=true_pose, depth_m=depth_m, **rig), true_pose
+
+
+def frame_of(view: View, number: int, session: str, stamp_ns: int) -> Frame:
+    """The picture of a view with the camera's true pose."""
     return Frame(view.image, stamp_ns, f"{session}_{number:05d}.jpg", session, view.pose)

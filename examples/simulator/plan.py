@@ -78,7 +78,7 @@ def plan_laps(space: FreeSpace, length_m: float, seed: int) -> Round:
 
     The later laps take short cuts and make excursions to new places; every third goes the opposite way.
     The robot wanders sideways by up to MAX_LATERAL_M and does not look quite where it drives. Same seed, same drive.
-    Raises DataError when `length_m` is below MIN_DRIVE_M.
+    Raises DataError when `length_m` is below MIN_DRIVE_M, or too short for a first lap in this level.
     """
     if length_m < MIN_DRIVE_M:
         raise DataError(f"a drive of {length_m:g} m has no room for laps; take {MIN_DRIVE_M:g} m or more")
@@ -87,6 +87,8 @@ def plan_laps(space: FreeSpace, length_m: float, seed: int) -> Round:
     graph = _Graph(area)
     waypoints = area.spread_points(WAYPOINTS, rng)
     laps = [_tour(graph, waypoints[:1], waypoints[1:], FIRST_LAP * length_m)]
+    if len(laps[0]) < 2:
+        raise DataError(f"nothing can be reached and left again within {FIRST_LAP * length_m:g} m: drive further")
     first = _resample(laps[0])
     gates = first[::GATE_STEPS]
     while len(points := _smooth(area, np.concatenate(laps))) * STEP_M < 1.05 * length_m:
