@@ -57,6 +57,8 @@ def measure_result(result: Result, places: Sequence[Place] = (), protocol: Proto
     by_name = protocol.pairs is not None or protocol.frame_tolerance is not None
     truth = true_places(answered, places, protocol, _loop_config(result))
     measured: dict[str, Any] = {"protocol": protocol.describe(), "places": _measure_places(answered, truth, protocol)}
+    if places and not by_name:  # a session is in the frame of its odometry, which the truth need not be in
+        measured["places"]["success"] = _success([q for q in answered if q.name in truth.positives], protocol)
     if by_name:
         return measured
     judged, posed = known_loops(result)
@@ -155,7 +157,6 @@ def _measure_places(answered: Sequence[Query], truth: GroundTruth, protocol: Pro
         {"probability": p, "share_correct": share, "count": count}
         for p, share, count in zip(*(each.tolist() for each in dataclasses.astuple(bins)), strict=True)
     ]
-    measured["success"] = _success(known, protocol)
     return measured
 
 

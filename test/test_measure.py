@@ -135,6 +135,7 @@ def test_loops_of_a_drive_by_hand() -> None:
     assert loops["odometry_off_m"] == pytest.approx(0.0, abs=1e-6)  # both laps have the same 1 % error
     assert loops["drift_removed_per_loop_m"] == pytest.approx(-2.0 / 3, abs=1e-6)
     assert loops["false_loops"] == [{"query": "90", "match": "30", "match_session": "drive"}]
+    assert "success" not in measured["places"]  # the session's poses are odometry
     assert measured["places"]["queries_with_positive"] > LAP_S and measured["places"]["reranked"]["recall_at_1"] < 1
     assert 0 < measured["trajectory"]["odometry_ate_m"] < 0.1
     json.dumps(measured, allow_nan=False)

@@ -50,9 +50,8 @@ def _places(places: dict[str, Any]) -> Iterator[str]:
             yield f"  {name}: {100 * states[f'{name}_precision']:.1f} % of {states[name]} right{also}"
     if places["calibration_error"] is not None:
         yield f"  expected calibration error {places['calibration_error']:.3f}"
-    shares = [
-        f"{each['within_m']:g} m, {each['within_deg']:g} deg: {100 * each['share']:.1f} %" for each in places["success"]
-    ]
+    success = places.get("success", ())
+    shares = [f"{each['within_m']:g} m, {each['within_deg']:g} deg: {100 * each['share']:.1f} %" for each in success]
     if shares:
         yield "  pose published within " + "; ".join(shares)
 
