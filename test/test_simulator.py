@@ -21,7 +21,7 @@ from etr_ros.errors import DataError
 from etr_ros.types import Frame, Pose
 from examples.simulator.bag import IMAGE_TOPIC, INFO_TOPIC, POSE_TOPIC, write_bag
 from examples.simulator.camera import Camera, level_pose, yaw_rad
-from examples.simulator.covisibility import Sight, covisible_pairs, overlap, sight
+from examples.simulator.covisibility import Sight, covisible_pairs, overlaps, sight
 from examples.simulator.drive import drive
 from examples.simulator.export import write_frames
 from examples.simulator.level import CELL_M, Level, Line, Sector
@@ -136,7 +136,7 @@ def test_engine_levels_have_no_pinholes(world: World) -> None:
 @settings(max_examples=20, deadline=None)
 def test_view_overlaps_itself(x: float, y: float, yaw: float) -> None:
     seen = see(ROOM, x, y, yaw)
-    assert overlap(CAMERA, seen, seen) > 0.98
+    assert overlaps(CAMERA, seen, seen)[0] > 0.98
 
 
 @given(x=st.floats(1, 9), y=st.floats(1, 5), yaw=st.floats(-math.pi, math.pi))
@@ -148,20 +148,20 @@ def test_points_lie_on_floor_ceiling_and_walls(x: float, y: float, yaw: float) -
 
 
 def test_opposite_views_share_nothing() -> None:
-    assert overlap(CAMERA, see(ROOM, 5, 3, 0.0), see(ROOM, 5, 3, math.pi)) == 0.0
+    assert overlaps(CAMERA, see(ROOM, 5, 3, 0.0), see(ROOM, 5, 3, math.pi)) == (0.0, 0.0)
 
 
 def test_overlap_shrinks_with_turn_and_is_symmetric() -> None:
     ahead = see(ROOM, 5, 3, 0.0)
-    overlaps = [overlap(CAMERA, ahead, see(ROOM, 5, 3, turn)) for turn in (0.0, 0.3, 0.6, 1.2)]
-    assert overlaps[0] > 0.98 > overlaps[1] > overlaps[2] > overlaps[3] > 0
+    shares = [overlaps(CAMERA, ahead, see(ROOM, 5, 3, turn))[0] for turn in (0.0, 0.3, 0.6, 1.2)]
+    assert shares[0] > 0.98 > shares[1] > shares[2] > shares[3] > 0
     aside = see(ROOM, 3, 4, -0.2)
-    assert overlap(CAMERA, ahead, aside) == overlap(CAMERA, aside, ahead)
+    assert overlaps(CAMERA, ahead, aside) == overlaps(CAMERA, aside, ahead)
 
 
 def test_wall_hides() -> None:
     left, ahead, behind_block = (see(ring(), x, y, math.pi / 2) for x, y in ((2, 3), (2, 4), (8, 2)))
-    assert overlap(CAMERA, left, behind_block) < 0.05
+    assert overlaps(CAMERA, left, behind_block)[1] < 0.05
     assert [(i, j) for i, j, _ in covisible_pairs(CAMERA, [left], [ahead, behind_block])] == [(0, 0)]
 
 

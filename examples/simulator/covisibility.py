@@ -22,7 +22,6 @@ RAYS = 64, 48  # across, down
 POINT_STRIDE = 3  # every how many rays, across and down, a point is compared
 RANGE_M = 60.0
 TOLERANCE_M = 0.3
-MAX_DISTANCE_M = 8.0
 MIN_OVERLAP = 0.05
 
 
@@ -59,27 +58,25 @@ def sight(heights: Heights, camera: Camera, pose: Pose) -> Sight:
     return Sight(pose, depth.astype(np.float32), offset + np.array(pose.position_m))
 
 
-def overlap(camera: Camera, a: Sight, b: Sight) -> float:
-    """The share of what one camera sees that the other sees too, the smaller of both directions; in [0, 1]."""
-    return min(_share_seen(camera, a, b.points), _share_seen(camera, b, a.points))
+def overlaps(camera: Camera, a: Sight, b: Sight) -> tuple[float, float]:
+    """The share of what one camera sees that the other sees too, the smaller and the larger of both directions; each
+    in [0, 1]. A close look at a wall and a far one have a small smaller and a large larger share."""
+    smaller, larger = sorted((_share_seen(camera, a, b.points), _share_seen(camera, b, a.points)))
+    return smaller, larger
 
 
 def covisible_pairs(
     camera: Camera, sights: Sequence[Sight], others: Sequence[Sight]
 ) -> Iterator[tuple[int, int, float]]:
-    """Index of a sight, index of one of the others, and their overlap, where it is at least MIN_OVERLAP.
-
-    Only cameras nearer than MAX_DISTANCE_M are compared. When both sequences are the same one, each pair comes once.
+    """Index of a sight, index of one of the others, and the smaller of their shares, where the larger is at least
+    MIN_OVERLAP: two sights that do not come share nothing worth mentioning. When both sequences are the same one, each
+    pair comes once.
     """
-    positions = np.array([other.pose.position_m for other in others])
     for i, one in enumerate(sights):
-        is_near = np.linalg.norm(positions - one.pose.position_m, axis=1) < MAX_DISTANCE_M
-        if sights is others:
-            is_near[: i + 1] = False
-        for j in np.flatnonzero(is_near).tolist():
-            shared = overlap(camera, one, others[j])
-            if shared >= MIN_OVERLAP:
-                yield i, j, shared
+        for j in range(i + 1 if sights is others else 0, len(others)):
+            smaller, larger = overlaps(camera, one, others[j])
+            if larger >= MIN_OVERLAP:
+                yield i, j, smaller
 
 
 def _share_seen(camera: Camera, by: Sight, points: NDArray[np.float64]) -> float:
