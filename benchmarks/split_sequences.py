@@ -6,8 +6,9 @@ Of every sequence (file names that differ in the trailing number only) each four
 each fourth, two pictures later, is a query; `query_changed` holds the queries under another light, blur, crop and with
 occluders. A database picture shows the same place (`ground_truth.csv`) when it is of the same floor and verifies
 geometrically with SIFT, which none of the measured extractors uses: 40 inliers of one fundamental matrix, or 15 where
-it is at most 2 numbers away in the same sequence. Such a truth favours geometric re-rankers. Floors are mixed, so that
-look-alike corridors of other floors are there to be confused.
+it is at most 2 numbers away in the same sequence. Pictures up to 8 numbers apart in a sequence that do not verify are
+doubtful (`doubtful.csv`): they may well share something. Such a truth favours geometric re-rankers. Floors are mixed,
+so that look-alike corridors of other floors are there to be confused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from etr_ros.train.augment import augment
 from etr_ros.verify import epipolar_inliers
 
 STRIDE, SHIFT = 4, 2
-NEAR_NUMBERS = 2
+NEAR_NUMBERS, DOUBTFUL_NUMBERS = 2, 8
 MIN_INLIERS, MIN_INLIERS_NEAR = 40, 15
 RATIO = 0.8
 
@@ -45,28 +46,39 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the changes (default: 0)")
     args = parser.parse_args()
-    folders = {name: args.output / name for name in ("database", "query", "query_changed")}
+    pairs = split(args.floors, args.output, args.seed)
+    print(f"{args.output}: {len({query for query, _ in pairs})} queries have a place in the database")
+    return 0
+
+
+def split(floors: list[Path], output: Path, seed: int = 0) -> list[tuple[str, str]]:
+    """Write the folders and tables; gives back the pairs of the same place, query first."""
+    folders = {name: output / name for name in ("database", "query", "query_changed")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
 
     database: list[Picture] = []
     queries: list[Picture] = []
-    for picture in (picture for floor in args.floors for picture in pictures_of(floor)):
+    for picture in (picture for floor in floors for picture in pictures_of(floor)):
         if picture.number % STRIDE in (0, SHIFT):
             (database if picture.number % STRIDE == 0 else queries).append(picture)
     for picture in database:
         shutil.copy(picture.file, folders["database"])
-    truth = []
+    truth, doubtful = [], []
     for query in tqdm(queries, unit="query"):
         shutil.copy(query.file, folders["query"])
-        seed = int.from_bytes(hashlib.sha256(f"{args.seed}/{query.file.name}".encode()).digest()[:8], "little")
-        changed = augment(cv2.imread(str(query.file)).astype(np.uint8), np.random.default_rng(seed))
+        key = int.from_bytes(hashlib.sha256(f"{seed}/{query.file.name}".encode()).digest()[:8], "little")
+        changed = augment(cv2.imread(str(query.file)).astype(np.uint8), np.random.default_rng(key))
         cv2.imwrite(str(folders["query_changed"] / query.file.name), changed)
-        truth += [(query.file.name, place.file.name) for place in database if same_place(query, place)]
-    with (args.output / "ground_truth.csv").open("w", newline="") as output:
-        csv.writer(output).writerows([("query", "database"), *truth])
-    print(f"{args.output}: {len({query for query, _ in truth})} queries have a place in the database")
-    return 0
+        for place in database:
+            if same_place(query, place):
+                truth.append((query.file.name, place.file.name))
+            elif query.sequence_distance(place) <= DOUBTFUL_NUMBERS:
+                doubtful.append((query.file.name, place.file.name))
+    for name, rows in (("doubtful", doubtful), ("ground_truth", truth)):
+        with (output / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("query", "database"), *rows])
+    return truth
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,11 @@ class Picture:
     floor: str
     sequence: str
     number: int
+
+    def sequence_distance(self, other: Picture) -> float:
+        """How many numbers two pictures are apart; infinite in different sequences."""
+        same = (self.floor, self.sequence) == (other.floor, other.sequence)
+        return abs(self.number - other.number) if same else float("inf")
 
     @cached_property
     def sift(self) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +115,8 @@ def same_place(query: Picture, place: Picture) -> bool:
     """Whether two pictures verify geometrically; pictures of different floors never do."""
     if query.floor != place.floor:
         return False
-    near = query.sequence == place.sequence and abs(query.number - place.number) <= NEAR_NUMBERS
-    return inliers(query, place) >= (MIN_INLIERS_NEAR if near else MIN_INLIERS)
+    is_near = query.sequence_distance(place) <= NEAR_NUMBERS
+    return inliers(query, place) >= (MIN_INLIERS_NEAR if is_near else MIN_INLIERS)
 
 
 def inliers(a: Picture, b: Picture) -> int:

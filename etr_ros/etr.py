@@ -6,15 +6,17 @@ Nothing but the model: no I/O, no device choice.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals
+
 TOKENS = ("descriptor", "correlation")
 ATTENTIONS = ("full", "linear")
+POOLS = ("average", "gated")
 
 
 @dataclass(frozen=True)
@@ -25,26 +27,34 @@ class EtrConfig:
     tokens: "descriptor" embeds the local descriptors themselves (the paper); "correlation" embeds how each local
     relates to the other picture's locals (best cosines, margin, mutuality, displacement), and keeps the `max_tokens`
     locals of each picture that match best. `max_locals` are read of each picture, strongest first.
+
+    best: largest cosines that a correlation token holds. summary: one token more sums up how all locals match.
+    pool: "average" takes the mean of the tokens (the paper); "gated" adds their mean weighted by a gate, the
+    probability that a token's match is right, which training can supervise.
     """
 
     extractor: str = "xfeat"
     local_dim: int = 64
     global_dim: int = 0  # 0: no global token (ETR-S); else its size (ETR-D)
     scales: int = 1
-    max_locals: int = 512
-    max_tokens: int = 128
+    max_locals: int = 384
+    max_tokens: int = 64
     tokens: str = "correlation"
     attention: str = "full"
+    pool: str = "gated"
     blocks: int = 2
-    width: int = 64
-    heads: int = 4
-    ffn_width: int = 128
+    width: int = 48
+    heads: int = 2
+    ffn_width: int = 96
+    best: int = 2
+    summary: bool = True
 
     def __post_init__(self) -> None:
-        if self.tokens not in TOKENS or self.attention not in ATTENTIONS:
-            raise ValueError(f"tokens must be one of {TOKENS} and attention one of {ATTENTIONS}")
+        for name, allowed in (("tokens", TOKENS), ("attention", ATTENTIONS), ("pool", POOLS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}")
         counts = self.local_dim, self.scales, self.max_locals, self.max_tokens, self.blocks, self.heads, self.ffn_width
-        if min(counts) < 1:
+        if min(*counts, self.best) < 1:
             raise ValueError("sizes must be at least 1")
         if self.width < 1 or self.width % self.heads:
             raise ValueError("width must be a multiple of heads")
@@ -52,44 +62,12 @@ class EtrConfig:
     @staticmethod
     def paper_s() -> EtrConfig:
         """ETR-S of the authors: SuperPoint locals only."""
-        return EtrConfig("superpoint", 256, 0, 1, 500, 500, "descriptor", "full", 3, 128, 8, 1024)
+        return EtrConfig("superpoint", 256, 0, 1, 500, 500, "descriptor", "full", "average", 3, 128, 8, 1024)
 
     @staticmethod
     def paper_d() -> EtrConfig:
         """ETR-D of the authors: DELG locals over 7 scales and the DELG global descriptor."""
-        return EtrConfig("delg-r50", 128, 2048, 7, 500, 500, "descriptor", "full", 3, 128, 8, 1024)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Locals:
-    """The padded local features of B pictures, as ETR reads them.
-
-    `xy` is in units of half the longer picture side, origin in the centre, so |x|, |y| <= 1 for any picture size.
-    """
-
-    descriptors: Tensor  # (B, L, D) L2-normalised
-    xy: Tensor  # (B, L, 2)
-    scales: Tensor  # (B, L) integer
-    mask: Tensor  # (B, L) bool, False = padding
-    global_descriptor: Tensor | None = None  # (B, G)
-
-    def __len__(self) -> int:
-        return len(self.descriptors)
-
-    def expand(self, batch: int) -> Locals:
-        """A single picture (B = 1) seen `batch` times, without copying."""
-        return Locals(*(None if t is None else t.expand(batch, *t.shape[1:]) for t in self._tensors()))  # type: ignore[arg-type]
-
-    def select(self, rows: Tensor | slice) -> Locals:
-        """The pictures `rows`."""
-        return Locals(*(None if t is None else t[rows] for t in self._tensors()))  # type: ignore[arg-type]
-
-    def to(self, device: torch.device) -> Locals:
-        """The same on `device`."""
-        return Locals(*(None if t is None else t.to(device) for t in self._tensors()))  # type: ignore[arg-type]
-
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        return self.descriptors, self.xy, self.scales, self.mask, self.global_descriptor
+        return EtrConfig("delg-r50", 128, 2048, 7, 500, 500, "descriptor", "full", "average", 3, 128, 8, 1024)
 
 
 class Attention(nn.Module):
@@ -150,101 +128,20 @@ class Block(nn.Module):
         self.self_layer = Layer(config)
         self.cross_layer = Layer(config)
 
-    def forward(self, a: Tensor, b: Tensor, mask_a: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = self.self_layer(a, a, mask_a), self.self_layer(b, b, mask_b)
-        return self.cross_layer(a, b, mask_b), self.cross_layer(b, a, mask_a)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (2B, T, W) and their mask (2B, T): the B pictures of one side, then the B of the other."""
+        x = self.self_layer(x, x, mask)
+        return self.cross_layer(x, _swap_sides(x), _swap_sides(mask))  # type: ignore[no-any-return]
 
 
-class DescriptorTokens(nn.Module):
-    """The paper's tokens: a linear map of the local descriptor, an embedding of its scale and one that says "local";
-    in front of them, where there is a global descriptor, its linear map and the embedding "global"."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What ETR says of B pairs: `logits` (B,) that they show the same place; the gate of each token as logits
+    (2B, T), None without gates; and each token's mask (2B, T). A global token stands in front."""
 
-    def __init__(self, config: EtrConfig) -> None:
-        super().__init__()
-        self.local = nn.Linear(config.local_dim, config.width)
-        self.scale = nn.Embedding(config.scales, config.width)
-        self.segment = nn.Embedding(2, config.width)  # 0 = local, 1 = global
-        self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
-
-    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return *self._embed(a), *self._embed(b)
-
-    def _embed(self, x: Locals) -> tuple[Tensor, Tensor]:
-        tokens = self.local(x.descriptors) + self.scale(x.scales.long()) + self.segment.weight[0]  # (B, L, W)
-        return with_global_token(tokens, x.mask, x.global_descriptor, self.globals, self.segment)
-
-
-class CorrelationTokens(nn.Module):
-    """What geometric verification looks at, as tokens: of each local its `BEST` highest cosines in the other picture,
-    the margin between the first two, whether the best match is mutual, where it is, where its match is and how far
-    apart the two lie (Fourier features), and the embedding of its scale. Only the best matching locals of each picture
-    become tokens, mutual matches first. Global token as in `DescriptorTokens`."""
-
-    BEST = 3
-    FREQUENCIES = 4
-    POINTS = 3  # own position, matched position, displacement
-
-    def __init__(self, config: EtrConfig) -> None:
-        super().__init__()
-        size = self.BEST + 2 + self.POINTS * 2 * (1 + 2 * self.FREQUENCIES)
-        self.max_tokens = config.max_tokens
-        self.local = nn.Sequential(nn.Linear(size, config.width), nn.ReLU(), nn.Linear(config.width, config.width))
-        self.scale = nn.Embedding(config.scales, config.width)
-        self.segment = nn.Embedding(2, config.width)
-        self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
-
-    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        best_ab, best_ba = self._best(a, b), self._best(b, a)
-        return *self._embed(a, b, best_ab, best_ba), *self._embed(b, a, best_ba, best_ab)
-
-    def _best(self, x: Locals, other: Locals) -> tuple[Tensor, Tensor]:
-        """Of each local of `x` its `BEST` largest cosines in `other`, (B, L, BEST), padded with -1 when there are
-        fewer, and the row of the best, (B, L)."""
-        cosines = x.descriptors @ other.descriptors.transpose(1, 2)  # (B, L, L_other)
-        if not other.mask.all():
-            cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
-        values, columns = cosines.topk(min(self.BEST, cosines.shape[2]), dim=2)
-        return F.pad(values, (0, self.BEST - values.shape[2]), value=-1.0), columns[..., 0]
-
-    def _embed(
-        self, x: Locals, other: Locals, best: tuple[Tensor, Tensor], best_of_other: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        values, match = best  # (B, L, BEST), (B, L)
-        rows = torch.arange(match.shape[1], device=match.device)
-        mutual = (best_of_other[1].gather(1, match) == rows).to(values.dtype)  # (B, L)
-        quality = (values[..., 0] + mutual).masked_fill(~x.mask, -2.0)
-        kept = quality.topk(min(self.max_tokens, quality.shape[1]), dim=1).indices  # (B, T)
-        values, match, mutual = _take(values, kept), match.gather(1, kept), mutual.gather(1, kept)
-        own_xy, matched_xy = _take(x.xy, kept), _take(other.xy, match)  # (B, T, 2)
-        points = torch.cat([own_xy, matched_xy, matched_xy - own_xy], dim=-1)  # (B, T, 6)
-        margin = values[..., :1] - values[..., 1:2]
-        described = torch.cat([values, margin, mutual[..., None], self._fourier(points)], dim=-1)
-        scale = self.scale(x.scales.gather(1, kept).long())
-        tokens = self.local(described) + scale + self.segment.weight[0]  # (B, T, W)
-        return with_global_token(tokens, x.mask.gather(1, kept), x.global_descriptor, self.globals, self.segment)
-
-    def _fourier(self, points: Tensor) -> Tensor:
-        """(B, T, P) -> (B, T, P * (1 + 2 * FREQUENCIES)): the values, and sin and cos of them at octaves."""
-        octaves = math.pi * 2.0 ** torch.arange(self.FREQUENCIES, device=points.device, dtype=points.dtype)
-        phases = (points[..., None] * octaves).flatten(2)
-        return torch.cat([points, phases.sin(), phases.cos()], dim=-1)
-
-
-def _take(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows (B, T) of x (B, L, C) -> (B, T, C)."""
-    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
-
-
-def with_global_token(
-    tokens: Tensor, mask: Tensor, global_descriptor: Tensor | None, project: nn.Linear | None, segment: nn.Embedding
-) -> tuple[Tensor, Tensor]:
-    """`tokens` and their mask, led by the token of the global descriptor when the model has one."""
-    if project is None:
-        return tokens, mask
-    if global_descriptor is None:
-        raise ValueError("this ETR reads a global descriptor, but the features carry none")
-    first = (project(global_descriptor) + segment.weight[1])[:, None]  # (B, 1, W)
-    return torch.cat([first, tokens], dim=1), F.pad(mask, (1, 0), value=True)
+    logits: Tensor
+    gates: Tensor | None
+    mask: Tensor
 
 
 class ETR(nn.Module):
@@ -255,19 +152,40 @@ class ETR(nn.Module):
         self.config = config
         self.tokens = CorrelationTokens(config) if config.tokens == "correlation" else DescriptorTokens(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        self.head = nn.Sequential(nn.Linear(2 * config.width, config.width), nn.ReLU(), nn.Linear(config.width, 1))
+        self.gate = nn.Linear(config.width, 1) if config.pool == "gated" else None
+        pooled = config.width * (2 if self.gate else 1)
+        self.head = nn.Sequential(nn.Linear(2 * pooled, config.width), nn.ReLU(), nn.Linear(config.width, 1))
 
     def forward(self, a: Locals, b: Locals) -> Tensor:
         """Logits (B,) that `a` and `b` (B pictures each, any number of locals) show the same place."""
-        tokens_a, mask_a, tokens_b, mask_b = self.tokens(a, b)  # (B, L, W), (B, L), ...
+        return self.read(*self.tokens(a, b)).logits
+
+    def read(self, tokens_a: Tensor, mask_a: Tensor, tokens_b: Tensor, mask_b: Tensor) -> Reading:
+        """The same from tokens (B, T, W) and their masks (B, T)."""
+        x, mask = _stack_sides(tokens_a, mask_a, tokens_b, mask_b)  # (2B, T, W), (2B, T)
         for block in self.blocks:
-            tokens_a, tokens_b = block(tokens_a, tokens_b, mask_a, mask_b)
-        pooled_a, pooled_b = average(tokens_a, mask_a), average(tokens_b, mask_b)  # (B, W)
+            x = block(x, mask)
+        gates = None if self.gate is None else self.gate(x).squeeze(2)  # (2B, T)
+        pooled = average(x, mask)  # (2B, W)
+        if gates is not None:
+            pooled = torch.cat([pooled, average(x * gates.sigmoid()[..., None], mask)], dim=1)  # (2B, 2W)
+        pooled_a, pooled_b = pooled.chunk(2)
         pair = torch.cat([pooled_a + pooled_b, (pooled_a - pooled_b).abs()], dim=1)
-        return self.head(pair).squeeze(1)  # type: ignore[no-any-return]
+        return Reading(self.head(pair).squeeze(1), gates, mask)
 
 
 def average(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean of the tokens that are not padding, (B, L, W) -> (B, W); zeros for a picture without any."""
     weights = mask[..., None].to(tokens.dtype)
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
+
+
+def _stack_sides(tokens_a: Tensor, mask_a: Tensor, tokens_b: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor]:
+    length = max(tokens_a.shape[1], tokens_b.shape[1])
+    x = torch.cat([F.pad(side, (0, 0, 0, length - side.shape[1])) for side in (tokens_a, tokens_b)])
+    mask = torch.cat([F.pad(side, (0, length - side.shape[1])) for side in (mask_a, mask_b)])
+    return x, mask
+
+
+def _swap_sides(x: Tensor) -> Tensor:
+    return x.roll(len(x) // 2, dims=0)

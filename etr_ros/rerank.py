@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from etr_ros import verify, weights
 from etr_ros.errors import ConfigError, WeightsError
-from etr_ros.etr import ETR, EtrConfig, Locals
+from etr_ros.etr import ETR, EtrConfig
 from etr_ros.features.base import half_on_cuda
+from etr_ros.tokens import Locals
 from etr_ros.types import Features, FloatArray
 
 GEOMETRIC = "magsac"

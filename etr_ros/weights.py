@@ -69,8 +69,8 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-xfeat.safetensors",
         what="ETR-S re-ranker for XFeat local features",
         licence="Apache-2.0",
-        sha256="aff564e786160831fa7b9ed50f6cf652ca21923fdaaa042e2f4bef70a33c518a",
-        size=608_516,
+        sha256="58155dd535277ca14d3d73521011c7d733c5de99b73c3c6f2f2d3f440d1ccb0b",
+        size=608_572,
     ),
     WeightFile(
         name="xfeat",

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from etr_ros.etr import ETR, EtrConfig, Locals
+from etr_ros.etr import ETR, EtrConfig
+from etr_ros.tokens import Locals
 
 SMALL = EtrConfig(local_dim=8, max_locals=24, max_tokens=12, width=16, heads=2, ffn_width=24, blocks=2)
 PAPER = dataclasses.replace(SMALL, tokens="descriptor", max_tokens=24)

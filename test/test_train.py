@@ -16,11 +16,16 @@ from etr_ros.database import PlaceMap
 from etr_ros.errors import DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.map_writer import MapWriter
+from etr_ros.rerank import Calibration
 from etr_ros.train import loop
 from etr_ros.train.augment import augment
+from etr_ros.train.batches import sample
 from etr_ros.train.codebook import whitening
-from etr_ros.train.loop import TrainConfig
-from etr_ros.train.pairs import PairSet, Source, collect, read_overlaps
+from etr_ros.train.pairs import HARD_POOL, NEIGHBOURS, PairSet, Source, collect, read_overlaps
+from etr_ros.train.prepare import hold_out
+from etr_ros.train.run import Result
+from etr_ros.train.settings import TrainConfig
+from etr_ros.train.validation import Validation, fit_calibration
 from etr_ros.types import Features
 
 MODEL = EtrConfig(local_dim=8, max_locals=40, max_tokens=24, width=16, heads=2, ffn_width=32, blocks=1)
@@ -67,23 +72,31 @@ def test_pairs_are_found_by_verification(pairs: PairSet) -> None:
     assert len(pairs.copies) == 24 and len(pairs.locals) == 36
     for p in range(24):
         assert pairs.positives[p].tolist() == [p ^ 1]  # frames 0 and 1, 2 and 3, ... show one place
-        assert set(pairs.lookalikes[p]) == set(range(12, 24) if p < 12 else range(12))
+        others, own = (range(12, 24), range(12)) if p < 12 else (range(12), range(12, 24))
+        alike = set(pairs.lookalikes[p].tolist())
+        assert set(others) <= alike
+        assert alike - set(others) <= {q for q in own if abs(q - p) > NEIGHBOURS}  # verified to be other places
     assert [len(rows) for rows in pairs.copies[:4]] == [2, 1, 2, 1]
 
 
 def test_known_overlap_decides_where_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_text("file_a,file_b,overlap\n0000.jpg,0020.jpg,0.8\n0000.jpg,0040.jpg,0.1\n")
+    listed = "file_a,file_b,overlap\n0000.jpg,0020.jpg,0.4\n0000.jpg,0040.jpg,0.1\n"
+    (tmp_path / "pairs.csv").write_text(listed)
     a = write_source(tmp_path / "a", 1)
     known = Source(a.place_map, read_overlaps(tmp_path / "pairs.csv"))
     found = collect([known, write_source(tmp_path / "b", 2)], 40, quiet)
     names = list(dict.fromkeys(place.name.split("#")[0] for place in a.place_map.places))
-    assert found.positives[names.index("0000.jpg")].tolist() == [names.index("0020.jpg")]
-    assert found.positives[names.index("0040.jpg")].tolist() == []
+    at, sure, doubtful = (names.index(f"{number}.jpg") for number in ("0000", "0020", "0040"))
+    assert found.positives[at].tolist() == [sure] and found.positive_labels[at] == pytest.approx([0.8])
+    assert found.doubtful[at].tolist() == [doubtful] and found.doubtful_labels[at] == pytest.approx([0.2])
+    assert found.positives[doubtful].tolist() == [] and found.doubtful[doubtful].tolist() == [at]
+    unlisted = set(range(24)) - {at, sure, doubtful}
+    assert set(found.lookalikes[at]) == unlisted  # all others, also of the same environment
 
 
 def test_one_environment_without_poses_has_no_negatives(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than one environment"):
-        collect([write_source(tmp_path / "a", 1)], 40, quiet)
+        collect([write_source(tmp_path / "a", 1, places=4)], 40, quiet)  # all are neighbours of each other
 
 
 def test_a_wrong_overlap_file_is_named(tmp_path: Path) -> None:
@@ -93,15 +106,28 @@ def test_a_wrong_overlap_file_is_named(tmp_path: Path) -> None:
 
 
 def test_samples_hold_one_positive_a_group(pairs: PairSet) -> None:
-    rows_a, rows_b, labels = loop.sample(pairs, CONFIG, step=3)
-    assert labels.view(6, 3).tolist() == [[1.0, 0.0, 0.0]] * 6
+    batch = sample(pairs, CONFIG, 3, np.ones((24, HARD_POOL), np.float32))
+    positive = batch.labels.view(6, 3) >= 0.5
+    assert positive.tolist() == [[True, False, False]] * 6
     original = {int(row): p for p, rows in enumerate(pairs.copies) for row in rows}
-    for a, b, label in zip(rows_a.tolist(), rows_b.tolist(), labels.tolist(), strict=True):
-        assert (original[b] in pairs.positives[original[a]]) == bool(label)
+    for a, b, label in zip(batch.rows_a.tolist(), batch.rows_b.tolist(), batch.labels.tolist(), strict=True):
+        assert (original[b] in pairs.positives[original[a]]) == (label >= 0.5)
+
+
+def test_what_was_taken_for_the_same_place_is_drawn_more_often(pairs: PairSet) -> None:
+    difficulty = np.zeros((24, HARD_POOL), np.float32)
+    difficulty[:, 4] = 1.0
+    config = dataclasses.replace(CONFIG, elsewhere_share=0.0)
+    slots = np.concatenate([sample(pairs, config, step, difficulty).slots for step in range(20)])
+    drawn = slots[slots >= 0]
+    assert (drawn == 4).mean() > 0.5  # of 12 look-alikes each
+    batch = sample(pairs, config, 0, difficulty)
+    batch.note_difficulty(difficulty, torch.full((18,), 8.0))
+    assert (difficulty[batch.anchors[batch.slots >= 0], batch.slots[batch.slots >= 0]] > 0.99).all()
 
 
 def test_training_learns(pairs: PairSet, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, steps=150, validate_every=50)
+    config = dataclasses.replace(CONFIG, steps=150, validate_every=50, average_decay=0.9)
     _, report = loop.train(MODEL, pairs, pairs, config, tmp_path / "checkpoint.pt", quiet)
     assert report.best.loss < 0.3
     assert report.best.recall_at_1_etr >= 0.95
@@ -140,19 +166,64 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs: PairSet, tmp_path: Path)
         loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet, start)
 
 
+def test_a_run_that_no_longer_gets_better_ends_early(pairs: PairSet, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=60, validate_every=2, patience=2, learning_rate=0.0)
+    _, report = loop.train(MODEL, pairs, pairs, config, tmp_path / "checkpoint.pt", quiet)
+    assert report.best_step == 2 and report.history[-1]["step"] == 6
+
+
+def test_held_out_sequences_are_read_by_one_side_only(tmp_path: Path) -> None:
+    with MapWriter(tmp_path / "map", SPEC, "exact", {}, thumbnail_px=0) as writer:
+        for clip in "abcdef":
+            for number in range(4):
+                frame = dataclasses.replace(make_frame(number), name=f"{clip}_{number:02d}.jpg")
+                writer.add(frame, make_features(number))
+                writer.add(dataclasses.replace(frame, name=frame.name + "#1"), make_features(number + 50))
+        writer.commit()
+    train, held = hold_out([Source(PlaceMap(tmp_path / "map"), None)], seed=0)
+    kept, out = ({place.name[0] for place in source.places} for (source,) in (train, held))
+    assert kept | out == set("abcdef") and not kept & out and len(out) == 1
+    assert len(train[0].places) == 40 and len(held[0].places) == 8  # copies go with their pictures
+
+
+def test_too_few_sequences_cannot_be_held_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"2 sequences, too few .* --validation"):
+        hold_out([write_source(tmp_path / "a", 1), write_source(tmp_path / "b", 2)], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "better"),
+    [
+        ((0.9, 0.9), (0.8, 0.9), True),
+        ((0.9, 0.7), (0.9, 0.9), False),
+        ((0.5, 0.9), None, False),  # retrieval alone finds 0.6
+        ((0.7, 0.9), None, True),
+    ],
+)
+def test_weights_are_only_called_better_when_they_are(
+    after: tuple[float, float], before: tuple[float, float] | None, better: bool
+) -> None:
+    def measured(values: tuple[float, float]) -> Validation:
+        return Validation(50, 0.6, values[0], values[1], 0.2, 0.3, Calibration())
+
+    report = loop.Report(1, measured(after), [])
+    result = Result(Path("x"), report, measured(after), before and measured(before), "test")
+    assert result.is_better is better
+
+
 @settings(max_examples=20, deadline=None)
 @given(slope=st.floats(0.3, 3), offset=st.floats(-2, 2))
 def test_calibration_finds_the_true_curve(slope: float, offset: float) -> None:
     rng = np.random.default_rng(0)
     scores = rng.uniform(-5, 5, 20000).astype(np.float32)
     labels = (rng.random(20000) < 1 / (1 + np.exp(-(slope * scores + offset)))).astype(np.float32)
-    fitted = loop.fit_calibration(scores, labels)
+    fitted = fit_calibration(scores, labels)
     assert fitted.slope == pytest.approx(slope, rel=0.15, abs=0.05)
     assert fitted.offset == pytest.approx(offset, abs=0.25)
 
 
 def test_calibration_of_separable_scores_is_finite() -> None:
-    fitted = loop.fit_calibration(np.array([-3, -2, 2, 3], np.float32), np.array([0, 0, 1, 1], np.float32))
+    fitted = fit_calibration(np.array([-3, -2, 2, 3], np.float32), np.array([0, 0, 1, 1], np.float32))
     assert np.isfinite([fitted.slope, fitted.offset]).all() and fitted.slope > 0
 
 

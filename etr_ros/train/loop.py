@@ -11,46 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from etr_ros.errors import DataError, WeightsError
-from etr_ros.etr import ETR, EtrConfig, Locals
+from etr_ros.etr import ETR, EtrConfig
 from etr_ros.rerank import Calibration
-from etr_ros.train.pairs import PairSet
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long and how to train. A step sees `anchors` groups of one positive and `negatives` negatives."""
-
-    steps: int = 4000
-    anchors: int = 12
-    negatives: int = 3
-    hard_share: float = 0.7  # of the negatives, from the look-alikes; the rest from anywhere else
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-3
-    warmup_steps: int = 200
-    seed: int = 0
-    validate_every: int = 250
-    validation_queries: int = 300
-    top_k: int = 20
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Recall@1 among the `top_k` most similar of positives and look-alikes: in retrieval order and after re-ranking."""
-
-    queries: int
-    recall_at_1_retrieval: float
-    recall_at_1_etr: float
-    loss: float
-    calibration: Calibration
-
-    def is_better_than(self, other: Validation) -> bool:
-        """By Recall@1 after re-ranking; ties by the smaller loss."""
-        return (self.recall_at_1_etr, -self.loss) > (other.recall_at_1_etr, -other.loss)
+from etr_ros.train.batches import batch_loss, sample
+from etr_ros.train.pairs import HARD_POOL, PairSet
+from etr_ros.train.settings import TrainConfig
+from etr_ros.train.validation import Validation, validate, validation_cases
 
 
 @dataclass(frozen=True)
@@ -70,28 +41,34 @@ def train(
     checkpoint: Path,
     progress: Callable[[int, float, Validation | None], None],
     start: dict[str, Tensor] | None = None,
+    build: Callable[[EtrConfig], ETR] = ETR,
 ) -> tuple[ETR, Report]:
-    """Train an ETR and return the weights with the best validation Recall@1 (ties: the smaller loss).
+    """Train an ETR and return the weights with the best validation, see `Validation.is_better_than`; validated and kept
+    is a running mean of the weights, which varies less from step to step.
 
-    Goes on from `checkpoint` when that file exists; start from `start` weights otherwise, when given. Batches depend on
-    the seed and the step only, so that an interrupted run ends as an uninterrupted one does.
+    Ends early after `config.patience` validations without a better one. Goes on from `checkpoint` when that file
+    exists; start from `start` weights otherwise, when given. Batches depend on the seed, the step and the difficulties
+    in the checkpoint only, so that an interrupted run ends as an uninterrupted one does.
     Raises DataError when the loss is not finite; the last checkpoint then holds the last good weights.
     """
     torch.manual_seed(config.seed)
-    model = ETR(model_config)
+    model = build(model_config)
     if start:
         model.load_state_dict(start)
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-    state = _Progress(model.state_dict())
+    mean_of = get_ema_multi_avg_fn(config.average_decay)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(model, multi_avg_fn=mean_of)
+    state = _Progress(model.state_dict(), np.ones((len(pairs.copies), HARD_POOL), np.float32))
     if checkpoint.exists():
-        state = _resume(checkpoint, model_config, config, model, optimizer, schedule)
+        state = _resume(checkpoint, model_config, config, model, averaged, optimizer, schedule)
     cases = validation_cases(validation, config)
     for step in range(state.step, config.steps):
-        rows_a, rows_b, labels = sample(pairs, config, step)
+        if state.is_stale(config):
+            break
+        batch = sample(pairs, config, step, state.difficulty)
         model.train()
-        logits = model(_float(pairs.locals.select(rows_a)), _float(pairs.locals.select(rows_b)))
-        loss = pair_loss(logits, labels, config)
+        loss, logits = batch_loss(model, pairs.locals, batch, config)
         if not math.isfinite(loss.item()):
             raise DataError(
                 f"the loss is not finite at step {step}: lower the learning rate; "
@@ -102,47 +79,19 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        averaged.update_parameters(model)
+        batch.note_difficulty(state.difficulty, logits)
         measured = None
         if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
-            measured = validate(model, validation, cases)
-            state.note(step + 1, loss.item(), measured, model)
-            _save(checkpoint, model_config, config, state, model, optimizer, schedule)
+            mean: Any = averaged.module
+            measured = validate(mean, validation, cases)
+            state.note(step + 1, loss.item(), measured, mean)
+            _save(checkpoint, model_config, config, state, model, averaged, optimizer, schedule)
         progress(step + 1, loss.item(), measured)
     if state.best is None:
         raise DataError(f"nothing to train: {checkpoint} has already reached {state.step} steps without a validation")
     model.load_state_dict(state.best_weights)
     return model, Report(state.best_step, state.best, state.history)
-
-
-def sample(pairs: PairSet, config: TrainConfig, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of the pictures on both sides and labels: `anchors` groups of `1 + negatives` pairs, the positive first."""
-    rng = np.random.default_rng((config.seed, step))
-    anchors = rng.choice(pairs.anchors, config.anchors)
-    rows_a, rows_b, labels = [], [], []
-    for anchor in anchors:
-        partners = [rng.choice(pairs.positives[anchor])]
-        for _ in range(config.negatives):
-            pool = pairs.lookalikes[anchor]
-            if rng.random() > config.hard_share:
-                pool = pairs.lookalikes[rng.choice(pool)]  # a look-alike of a look-alike is anywhere
-                pool = pool[~np.isin(pool, pairs.positives[anchor]) & (pool != anchor)]
-                pool = pool if len(pool) else pairs.lookalikes[anchor]
-            partners.append(rng.choice(pool))
-        for k, partner in enumerate(partners):
-            rows_a.append(rng.choice(pairs.copies[anchor]))
-            rows_b.append(rng.choice(pairs.copies[partner]))
-            labels.append(float(k == 0))
-    return torch.tensor(np.array(rows_a)), torch.tensor(np.array(rows_b)), torch.tensor(labels)
-
-
-def pair_loss(logits: Tensor, labels: Tensor, config: TrainConfig) -> Tensor:
-    """Binary cross-entropy over the pairs, positives and negatives weighing alike, plus cross-entropy of the positive
-    within its group: the first makes the score a probability, the second the order right."""
-    weights = torch.where(labels > 0, float(config.negatives), 1.0)
-    same_place = F.binary_cross_entropy_with_logits(logits, labels, weights)
-    groups = logits.view(config.anchors, 1 + config.negatives)
-    order = F.cross_entropy(groups, torch.zeros(config.anchors, dtype=torch.long))
-    return same_place + 0.5 * order
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -153,86 +102,21 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    """One validation query: its row, the rows of its candidates in retrieval order, and which of them are right."""
-
-    query: int
-    candidates: NDArray[np.int64]
-    right: NDArray[np.bool_]
-
-
-def validation_cases(pairs: PairSet, config: TrainConfig) -> list[Case]:
-    """Queries are changed copies where there are any; candidates are originals. Raises DataError when there is none."""
-    anchors = pairs.anchors
-    spread = np.linspace(0, len(anchors) - 1, min(len(anchors), config.validation_queries)).astype(int)
-    cases = []
-    for anchor in anchors[np.unique(spread)]:
-        pool = np.concatenate([pairs.positives[anchor], pairs.lookalikes[anchor]])
-        right = np.arange(len(pool)) < len(pairs.positives[anchor])
-        query = int(pairs.copies[anchor][-1])
-        vector = pairs.locals.global_descriptor[query].numpy()  # type: ignore[index]
-        order = np.argsort(-(pairs.globals[pool] @ vector), kind="stable")[: config.top_k]
-        if right[order].any():
-            rows = np.array([pairs.copies[p][0] for p in pool[order]], np.int64)
-            cases.append(Case(query, rows, right[order]))
-    if not cases:
-        raise DataError("the validation sources hold no query whose place is retrieved: give more of them")
-    return cases
-
-
-def validate(model: ETR, pairs: PairSet, cases: list[Case]) -> Validation:
-    """Re-rank every case with `model` and fit the calibration to its scores."""
-    model.eval()
-    first_right, scores, labels = 0, [], []
-    for case in cases:
-        query = _float(pairs.locals.select(slice(case.query, case.query + 1)))
-        candidates = _float(pairs.locals.select(torch.from_numpy(case.candidates)))
-        with torch.inference_mode():
-            logits = model(query.expand(len(candidates)), candidates).numpy()
-        first_right += bool(case.right[int(logits.argmax())])
-        scores.append(logits)
-        labels.append(case.right)
-    x, y = np.concatenate(scores), np.concatenate(labels).astype(np.float32)
-    return Validation(
-        queries=len(cases),
-        recall_at_1_retrieval=float(np.mean([case.right[0] for case in cases])),
-        recall_at_1_etr=first_right / len(cases),
-        loss=float(F.binary_cross_entropy_with_logits(torch.from_numpy(x), torch.from_numpy(y))),
-        calibration=fit_calibration(x, y),
-    )
-
-
-def fit_calibration(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> Calibration:
-    """Platt scaling by maximum likelihood with Platt's smoothed targets; the slope is kept positive."""
-    x, y = torch.from_numpy(scores).double(), torch.from_numpy(labels).double()
-    right, wrong = y.sum(), (1 - y).sum()
-    targets = torch.where(y > 0, (right + 1) / (right + 2), 1 / (wrong + 2))
-    mean, deviation = x.mean(), x.std().clamp_min(1e-6)
-    parameters = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)  # log slope and offset, standardised
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = parameters[0].exp() * (x - mean) / deviation + parameters[1]
-        loss = F.binary_cross_entropy_with_logits(logits, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    slope = float(parameters[0].detach().exp() / deviation)
-    return Calibration(slope, float(parameters[1].detach()) - slope * float(mean))
-
-
 class _Progress:
     """What a checkpoint holds besides the model and the optimizer."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    def __init__(self, weights: dict[str, Tensor], difficulty: NDArray[np.float32]) -> None:
         self.step = 0
+        self.difficulty = difficulty  # (P, HARD_POOL)
         self.best: Validation | None = None
         self.best_step = 0
         self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
         self.history: list[dict[str, float]] = []
+
+    def is_stale(self, config: TrainConfig) -> bool:
+        """Whether the best validation is `patience` validations ago."""
+        since_best = self.step - self.best_step
+        return config.patience > 0 and since_best >= config.patience * config.validate_every
 
     def note(self, step: int, loss: float, measured: Validation, model: ETR) -> None:
         self.step = step
@@ -243,6 +127,8 @@ class _Progress:
                 "validation_loss": measured.loss,
                 "recall_at_1_retrieval": measured.recall_at_1_retrieval,
                 "recall_at_1_etr": measured.recall_at_1_etr,
+                "average_precision": measured.average_precision,
+                "recall_at_full_precision": measured.recall_at_full_precision,
             }
         )
         if self.best is None or measured.is_better_than(self.best):
@@ -256,6 +142,7 @@ def _save(
     config: TrainConfig,
     state: _Progress,
     model: ETR,
+    averaged: AveragedModel,
     optimizer: Any,
     schedule: Any,
 ) -> None:
@@ -265,11 +152,13 @@ def _save(
         {
             "configs": json.dumps([asdict(model_config), asdict(config)]),
             "step": state.step,
+            "difficulty": torch.from_numpy(state.difficulty),
             "best": json.dumps(asdict(best)) if best else "",
             "best_step": state.best_step,
             "best_weights": state.best_weights,
             "history": json.dumps(state.history),
             "model": model.state_dict(),
+            "averaged": averaged.state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
         },
@@ -279,7 +168,13 @@ def _save(
 
 
 def _resume(
-    path: Path, model_config: EtrConfig, config: TrainConfig, model: ETR, optimizer: Any, schedule: Any
+    path: Path,
+    model_config: EtrConfig,
+    config: TrainConfig,
+    model: ETR,
+    averaged: AveragedModel,
+    optimizer: Any,
+    schedule: Any,
 ) -> _Progress:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -288,15 +183,12 @@ def _resume(
     if saved.get("configs") != json.dumps([asdict(model_config), asdict(config)]):
         raise WeightsError(f"{path} is of a run with other settings: remove it, or give another --output")
     model.load_state_dict(saved["model"])
+    averaged.load_state_dict(saved["averaged"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
-    state = _Progress(saved["best_weights"])
+    state = _Progress(saved["best_weights"], saved["difficulty"].numpy())
     state.step, state.best_step, state.history = saved["step"], saved["best_step"], json.loads(saved["history"])
     if saved["best"]:
         best = json.loads(saved["best"])
         state.best = Validation(**best | {"calibration": Calibration(**best["calibration"])})
     return state
-
-
-def _float(batch: Locals) -> Locals:
-    return Locals(batch.descriptors.float(), batch.xy, batch.scales, batch.mask, batch.global_descriptor)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,46 +18,70 @@ from torch import Tensor
 from etr_ros import verify
 from etr_ros.database import PlaceMap
 from etr_ros.errors import DataError
-from etr_ros.etr import Locals
 from etr_ros.rerank import centred
+from etr_ros.tokens import Locals
 from etr_ros.types import Place, Pose
 
 COPY_MARK = "#"  # "hall_0007.jpg#2" is the second changed copy of hall_0007.jpg
 NEIGHBOURS = 8  # frames of a sequence that may show the same place
-MIN_INLIERS = 30  # geometrically verified matches that make a positive
+SURE_INLIERS = 60  # geometrically verified matches that make a certain positive; half as many make a positive at all
 NEAR_M, NEAR_DEG = 3.0, 40.0  # poses that may show the same place
 FAR_M = 8.0  # poses that certainly do not
-MIN_OVERLAP = 0.3  # of known covisibility
+SURE_OVERLAP = 0.5  # known covisibility of a certain positive; half as much makes a positive at all
+DOUBTFUL_INLIERS = 15  # fewer tell nothing
+MIN_LABEL = 0.5
 HARD_POOL = 40  # look-alikes kept per picture
+OWN_LOOKALIKES = 20  # of the same source, where it is not known what they share: verified one by one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """The pictures of one environment. Sources show different environments, so pairs across them are negatives."""
+    """The pictures of one environment. Sources show different environments, so pairs across them are negatives.
+
+    With `sequences`, only those of its sequences are read, see `sequence_of`.
+    """
 
     place_map: PlaceMap
     overlaps: dict[frozenset[str], float] | None  # of picture names, where covisibility is known
+    sequences: frozenset[str] | None = None
+
+    @property
+    def places(self) -> list[Place]:
+        """The pictures that are read."""
+        every = self.place_map.places
+        return [place for place in every if self.sequences is None or sequence_of(place) in self.sequences]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PairSet:
     """Features of M pictures, and pairs among the P originals of them.
 
     `copies[p]` are the rows of original p and of its changed copies; `positives[p]` the originals that show the same
-    place; `lookalikes[p]` the most similar originals that certainly do not, most similar first.
+    place, with their soft labels in [0.5, 1]; `doubtful[p]` those that share a little with it, with labels below 0.5;
+    `lookalikes[p]` the most similar originals that certainly show another place, most similar first.
     """
 
     locals: Locals
     copies: list[NDArray[np.int64]]
     positives: list[NDArray[np.int64]]
+    positive_labels: list[NDArray[np.float32]]
+    doubtful: list[NDArray[np.int64]]
+    doubtful_labels: list[NDArray[np.float32]]
     lookalikes: list[NDArray[np.int64]]
     globals: NDArray[np.float32]  # (P, G)
+    sources: NDArray[np.int64]  # (P,) the number of the source that each is of
 
-    @property
+    @cached_property
     def anchors(self) -> NDArray[np.int64]:
         """The originals that have a positive and a look-alike."""
         usable = [p for p in range(len(self.copies)) if len(self.positives[p]) and len(self.lookalikes[p])]
         return np.array(usable, np.int64)
+
+    @cached_property
+    def anchors_by_source(self) -> list[NDArray[np.int64]]:
+        """The same for each source that has any."""
+        of = self.sources[self.anchors]
+        return [self.anchors[of == number] for number in np.unique(of)]
 
 
 def read_overlaps(path: Path) -> dict[frozenset[str], float]:
@@ -78,29 +102,57 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
     Raises DataError when the sources give no pairs to learn from.
     """
     copies: list[NDArray[np.int64]] = []
-    positives: list[NDArray[np.int64]] = []
-    allowed: list[tuple[int, NDArray[np.float64] | None]] = []  # source and position of each original
+    partners: list[dict[int, float]] = []  # of each original, with labels
+    different: list[set[int]] = []  # of each original, those of its own source that show another place
+    origins: list[_Origin] = []
     rows: list[tuple[Source, int]] = []
     vectors: list[NDArray[np.float32]] = []
     for number, source in enumerate(sources):
         first = len(copies)
-        originals, rows_of = _originals(source.place_map.places)
+        originals, rows_of = _originals(source.places)
+        own: list[NDArray[np.float32]] = []
         for place in originals:
             copies.append(np.array([len(rows) + k for k in range(len(rows_of[place.name]))], np.int64))
             rows += [(source, row) for row in rows_of[place.name]]
-            position = np.array(place.pose.position_m) if place.pose else None
-            allowed.append((number, position))
-            vectors.append(source.place_map.view(place.place_id).features.global_descriptor)
-        found = _positives(source, originals, partial(progress, f"pairs of source {number + 1}"))
-        positives += [np.array(sorted(first + p for p in partners), np.int64) for partners in found]
+            origins.append(_Origin(number, place.pose, source.overlaps is not None))
+            own.append(source.place_map.view(place.place_id).features.global_descriptor)
+        vectors += own
+        found, apart = _labels(source, originals, np.stack(own), partial(progress, f"pairs of source {number + 1}"))
+        partners += [{first + p: label for p, label in sorted(of_one.items())} for of_one in found]
+        different += [{first + p for p in of_one} for of_one in apart]
     globals_ = np.stack(vectors)
-    pairs = PairSet(_locals(rows, max_locals), copies, positives, _lookalikes(globals_, positives, allowed), globals_)
+    sure = [{p: label for p, label in found.items() if label >= MIN_LABEL} for found in partners]
+    doubtful = [{p: label for p, label in found.items() if label < MIN_LABEL} for found in partners]
+    pairs = PairSet(
+        _locals(rows, max_locals),
+        copies,
+        *_arrays(sure),
+        *_arrays(doubtful),
+        _lookalikes(globals_, partners, different, origins),
+        globals_,
+        np.array([origin.source for origin in origins], np.int64),
+    )
     if not len(pairs.anchors):
         raise DataError(
             "no picture has both a picture of the same place and one of another place: give more than one environment, "
             "or poses, and sequences that show places more than once"
         )
     return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where an original is from: the number of its source, its pose, and whether all that it shares is listed."""
+
+    source: int
+    pose: Pose | None
+    is_listed: bool
+
+
+def _arrays(found: list[dict[int, float]]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    return [np.array([*of_one], np.int64) for of_one in found], [
+        np.array([*of_one.values()], np.float32) for of_one in found
+    ]
 
 
 def _originals(places: Sequence[Place]) -> tuple[list[Place], dict[str, list[int]]]:
@@ -119,25 +171,40 @@ def _renamed(place: Place) -> Place:
     return Place(place.place_id, place.name.split(COPY_MARK)[0], place.session, place.stamp_ns, place.pose)
 
 
-def _positives(source: Source, places: list[Place], progress: Callable[[int, int], None]) -> list[set[int]]:
-    """Per place the others that show the same: by known overlap, else verified neighbours in space or sequence."""
-    found: list[set[int]] = [set() for _ in places]
-    proposals = sorted(set(_by_overlap(source.overlaps, places) if source.overlaps is not None else _near(places)))
+def _labels(
+    source: Source, places: list[Place], vectors: NDArray[np.float32], progress: Callable[[int, int], None]
+) -> tuple[list[dict[int, float]], list[set[int]]]:
+    """Per place the others that share something with it, and how sure it is that they show the same place, in [0, 1]:
+    by known overlap, else neighbours in space or sequence by the matches that agree with one motion.
+
+    And per place the most similar ones by `vectors` (P, G) that are no neighbours and whose matches agree with none.
+    """
+    found: list[dict[int, float]] = [{} for _ in places]
+    apart: list[set[int]] = [set() for _ in places]
+    if source.overlaps is not None:
+        rows = {place.name: i for i, place in enumerate(places)}
+        for names, overlap in source.overlaps.items():
+            if len(names) == 2 and all(name in rows for name in names):
+                i, j = (rows[name] for name in names)
+                found[i][j] = found[j][i] = min(1.0, overlap / SURE_OVERLAP)
+        return found, apart
+    near = set(_near(places))
+    similar = {tuple(sorted((i, int(j)))) for i, row in enumerate(vectors @ vectors.T) for j in _most_similar(row, i)}
+    proposals = sorted(near | similar)
     for done, (i, j) in enumerate(proposals):
-        if source.overlaps is not None or _verified(source.place_map, places[i], places[j]):
-            found[i].add(j)
-            found[j].add(i)
+        inliers = _inliers(source.place_map, places[i], places[j])
+        if (i, j) in near and inliers >= DOUBTFUL_INLIERS:
+            found[i][j] = found[j][i] = min(1.0, inliers / SURE_INLIERS)
+        elif (i, j) not in near and inliers < DOUBTFUL_INLIERS:
+            apart[i].add(j)
+            apart[j].add(i)
         if done % 64 == 0 or done + 1 == len(proposals):
             progress(done + 1, len(proposals))
-    return found
+    return found, apart
 
 
-def _by_overlap(overlaps: dict[frozenset[str], float], places: list[Place]) -> Iterator[tuple[int, int]]:
-    rows = {place.name: i for i, place in enumerate(places)}
-    for names, overlap in overlaps.items():
-        if overlap >= MIN_OVERLAP and len(names) == 2 and all(name in rows for name in names):
-            i, j = sorted(rows[name] for name in names)
-            yield i, j
+def _most_similar(cosines: NDArray[np.float32], own: int) -> list[int]:
+    return [int(j) for j in np.argsort(-cosines, kind="stable")[: OWN_LOOKALIKES + 1] if j != own]
 
 
 def _near(places: list[Place]) -> Iterator[tuple[int, int]]:
@@ -153,11 +220,15 @@ def _near(places: list[Place]) -> Iterator[tuple[int, int]]:
                 yield i, j
 
 
-def _clip_and_number(place: Place) -> tuple[tuple[str, str], int]:
-    """A sequence is told by its session and its name without the trailing number."""
-    stem = Path(place.name).stem
+def sequence_of(place: Place) -> str:
+    """The name of a picture's sequence: its session and its own name without the trailing number."""
+    return _clip_and_number(place)[0]
+
+
+def _clip_and_number(place: Place) -> tuple[str, int]:
+    stem = Path(place.name.split(COPY_MARK)[0]).stem
     match = re.search(r"(\d+)$", stem)
-    return (place.session, stem[: match.start()] if match else stem), int(match.group(1)) if match else 0
+    return f"{place.session}/{stem[: match.start()] if match else stem}", int(match.group(1)) if match else 0
 
 
 def _close(a: Pose, b: Pose) -> bool:
@@ -166,24 +237,25 @@ def _close(a: Pose, b: Pose) -> bool:
     return near and math.degrees(2 * math.acos(min(1.0, cosine))) <= NEAR_DEG
 
 
-def _verified(place_map: PlaceMap, a: Place, b: Place) -> bool:
-    return len(verify.inliers(place_map.view(a.place_id).features, place_map.view(b.place_id).features)) >= MIN_INLIERS
+def _inliers(place_map: PlaceMap, a: Place, b: Place) -> int:
+    return len(verify.inliers(place_map.view(a.place_id).features, place_map.view(b.place_id).features))
 
 
 def _lookalikes(
     vectors: NDArray[np.float32],
-    positives: list[NDArray[np.int64]],
-    origin: list[tuple[int, NDArray[np.float64] | None]],
+    partners: list[dict[int, float]],
+    different: list[set[int]],
+    origins: list[_Origin],
 ) -> list[NDArray[np.int64]]:
-    source = np.array([number for number, _ in origin])
-    position = np.array([np.full(3, np.nan) if xyz is None else xyz for _, xyz in origin])
+    source = np.array([origin.source for origin in origins])
+    listed = np.array([origin.is_listed for origin in origins])
+    position = np.array([np.full(3, np.nan) if o.pose is None else o.pose.position_m for o in origins])
     result = []
     for i in range(len(vectors)):
-        elsewhere = source != source[i]
         far = np.linalg.norm(position - position[i], axis=1) >= FAR_M  # False where a pose is unknown
-        allowed = elsewhere | far
-        allowed[positives[i]] = False
-        allowed[i] = False
+        allowed = (source != source[i]) | listed | far
+        allowed[[*different[i]]] = True
+        allowed[[i, *partners[i]]] = False
         ids = np.flatnonzero(allowed)
         order = np.argsort(-(vectors[ids] @ vectors[i]), kind="stable")[:HARD_POOL]
         result.append(ids[order])

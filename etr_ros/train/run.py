@@ -14,35 +14,58 @@ from etr_ros.errors import ConfigError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.features.extractor import LOCAL_NETWORKS
 from etr_ros.train import loop, pairs
-from etr_ros.train.prepare import open_sources
+from etr_ros.train.curves import write_curves
+from etr_ros.train.prepare import hold_out, open_sources
+from etr_ros.train.settings import TrainConfig
+from etr_ros.train.validation import Validation, validate, validation_cases
 
 Show = Callable[..., None]  # (stage, done, total, note="")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `etr train` was asked for."""
+    """What `etr train` was asked for. Without `validation`, a fifth of the sequences of `data` is held out for it.
+
+    `test` sources judge the result beside what it started from; `topics` are the image and pose topic of bags.
+    """
 
     data: Sequence[Path]
-    validation: Sequence[Path]
     output: Path
+    validation: Sequence[Path] = ()
+    test: Sequence[Path] = ()
     model: str = "etr-s"
     start: str | None = None
     copies: int = 1
     steps: int = 4000
     seed: int = 0
+    patience: int = TrainConfig.patience
+    topics: tuple[str, str | None] = ("", None)
+    cache: Path | None = None  # default: in `output`
 
 
 @dataclass(frozen=True)
 class Result:
-    """The weight file that was written, and what it reached."""
+    """The weight file that was written, what it reached, and what is said of it on places that it never saw.
+
+    `before` is what the weights that it started from reach on the same places; without any, retrieval alone counts.
+    `tested_on` names the places: the test sources, else the validation ones.
+    """
 
     weights: Path
     report: loop.Report
+    after: Validation
+    before: Validation | None
+    tested_on: str
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the order is better than that of retrieval and, as order and detector, than before."""
+        beats_retrieval = self.after.recall_at_1_etr > self.after.recall_at_1_retrieval
+        return beats_retrieval and (self.before is None or self.after.is_better_than(self.before))
 
 
 def train_etr(settings: Settings, config: Config, show: Show) -> Result:
-    """Train, then write `etr.safetensors` and `metrics.json` into `settings.output`.
+    """Train, then write `etr.safetensors`, `metrics.json` and `curves.png` into `settings.output`.
 
     Raises DataError, MapError or WeightsError before the first step when sources or start weights cannot be used.
     """
@@ -51,32 +74,47 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
     model_config = rerank.read_header(start)[0] if start else model_for(settings.model, config)
     if model_config.extractor != config.extractor.name:
         raise ConfigError(f"{start} was trained on {model_config.extractor} features: set extractor.name to that")
-    cache = settings.output / "cache"
-    train_set, validation_set = (
-        pairs.collect(
-            open_sources(paths, cache, config, settings.copies, settings.seed, show), model_config.max_locals, show
-        )
-        for paths in (settings.data, settings.validation)
-    )
-    train_config = loop.TrainConfig(steps=settings.steps, seed=settings.seed)
+    start_weights = weights.load_tensors(start) if start else None
+    sets = _pair_sets(settings, config, model_config, show)
+    train_config = TrainConfig(steps=settings.steps, seed=settings.seed, patience=settings.patience)
     best = "no validation yet"
 
-    def progress(step: int, loss: float, measured: loop.Validation | None) -> None:
+    def progress(step: int, loss: float, measured: Validation | None) -> None:
         nonlocal best
         if measured:
             best = f"R@1 {measured.recall_at_1_retrieval:.3f} -> {measured.recall_at_1_etr:.3f}"
         show("train", step, settings.steps, f"loss {loss:.3f}, {best}")
 
+    checkpoint = settings.output / "checkpoint.pt"
     model, report = loop.train(
-        model_config,
-        train_set,
-        validation_set,
-        train_config,
-        settings.output / "checkpoint.pt",
-        progress,
-        weights.load_tensors(start) if start else None,
+        model_config, sets["train"], sets["validation"], train_config, checkpoint, progress, start_weights
     )
-    return Result(_write(settings, model, report, train_set, validation_set), report)
+    held = "test" if "test" in sets else "validation"
+    cases = validation_cases(sets[held], train_config)
+    before = None
+    if start_weights is not None:
+        initial = ETR(model_config)
+        initial.load_state_dict(start_weights)
+        before = validate(initial, sets[held], cases)
+    after = validate(model, sets[held], cases)
+    path = settings.output / "etr.safetensors"
+    rerank.save(path, model, report.best.calibration, {"seed": str(settings.seed), "steps": str(settings.steps)})
+    result = Result(path, report, after, before, held)
+    _write_metrics(settings, model, result, sets)
+    return result
+
+
+def _pair_sets(settings: Settings, config: Config, model: EtrConfig, show: Show) -> dict[str, pairs.PairSet]:
+    """Pairs of the training, validation and, if there is one, test sources."""
+    cache = settings.cache or settings.output / "cache"
+    opened = {
+        name: open_sources(paths, cache, config, settings.copies, settings.seed, show, settings.topics)
+        for name, paths in (("train", settings.data), ("validation", settings.validation), ("test", settings.test))
+        if paths
+    }
+    if "validation" not in opened:
+        opened["train"], opened["validation"] = hold_out(opened["train"], settings.seed)
+    return {name: pairs.collect(sources, model.max_locals, show) for name, sources in opened.items()}
 
 
 def model_for(name: str, config: Config) -> EtrConfig:
@@ -88,15 +126,11 @@ def model_for(name: str, config: Config) -> EtrConfig:
         return dataclasses.replace(EtrConfig.paper_s(), extractor=extractor, local_dim=dim, scales=scales)
     etr_s = EtrConfig(extractor, dim, 0, scales)
     if name == "etr-s-small":
-        return dataclasses.replace(etr_s, max_tokens=64, width=32, ffn_width=64)
+        return dataclasses.replace(etr_s, max_locals=256, max_tokens=48, blocks=1, width=32, ffn_width=64)
     return etr_s
 
 
-def _write(
-    settings: Settings, model: ETR, report: loop.Report, train_set: pairs.PairSet, validation_set: pairs.PairSet
-) -> Path:
-    path = settings.output / "etr.safetensors"
-    rerank.save(path, model, report.best.calibration, {"seed": str(settings.seed), "steps": str(settings.steps)})
+def _write_metrics(settings: Settings, model: ETR, result: Result, sets: dict[str, pairs.PairSet]) -> None:
     metrics = {
         "settings": {
             "model": settings.model,
@@ -106,16 +140,20 @@ def _write(
             "seed": settings.seed,
         },
         "sources": [p.name for p in settings.data],
-        "validation_sources": [p.name for p in settings.validation],
+        "validation_sources": [p.name for p in settings.validation] or "held-out sequences",
+        "test_sources": [p.name for p in settings.test],
         "parameters": sum(p.numel() for p in model.parameters()),
-        "pictures": len(train_set.locals),
-        "anchors": len(train_set.anchors),
-        "validation_anchors": len(validation_set.anchors),
-        "best_step": report.best_step,
-        "best": dataclasses.asdict(report.best),
-        "history": report.history,
+        "pictures": len(sets["train"].locals),
+        "anchors": {name: len(pair_set.anchors) for name, pair_set in sets.items()},
+        "best_step": result.report.best_step,
+        "best": dataclasses.asdict(result.report.best),
+        "tested_on": result.tested_on,
+        "before": result.before and dataclasses.asdict(result.before),
+        "after": dataclasses.asdict(result.after),
+        "is_better": result.is_better,
+        "history": result.report.history,
     }
     draft = settings.output / "metrics.part"
     draft.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     draft.replace(settings.output / "metrics.json")
-    return path
+    write_curves(settings.output / "curves.png", result.report.history)

@@ -1,0 +1,222 @@
+"""What ETR reads of two pictures: their locals, and the tokens that are made of them. No I/O, no device choice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from etr_ros.etr import EtrConfig
+
+FREQUENCIES = 4
+POINTS = 3  # own position, matched position, displacement
+GRID = 4  # cells of a summary, across and down
+SUMMARY = 3 * GRID * GRID + 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Locals:
+    """The padded local features of B pictures, as ETR reads them.
+
+    `xy` is in units of half the longer picture side, origin in the centre, so |x|, |y| <= 1 for any picture size.
+    """
+
+    descriptors: Tensor  # (B, L, D) L2-normalised
+    xy: Tensor  # (B, L, 2)
+    scales: Tensor  # (B, L) integer
+    mask: Tensor  # (B, L) bool, False = padding
+    global_descriptor: Tensor | None = None  # (B, G)
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def expand(self, batch: int) -> Locals:
+        """A single picture (B = 1) seen `batch` times, without copying."""
+        return Locals(*(None if t is None else t.expand(batch, *t.shape[1:]) for t in self._tensors()))  # type: ignore[arg-type]
+
+    def select(self, rows: Tensor | slice) -> Locals:
+        """The pictures `rows`."""
+        return Locals(*(None if t is None else t[rows] for t in self._tensors()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Locals:
+        """The same on `device`."""
+        return Locals(*(None if t is None else t.to(device) for t in self._tensors()))  # type: ignore[arg-type]
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.descriptors, self.xy, self.scales, self.mask, self.global_descriptor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matches:
+    """The T locals of each of B pictures that match the other picture best, mutual nearest neighbours first.
+
+    `summary` tells what the kept ones do not: of each cell of a grid over the picture the share of all locals, their
+    mean largest cosine and how many of them are mutual; and the cosine of the global descriptors, 0 without any.
+    """
+
+    rows: Tensor  # (B, T) which locals
+    partners: Tensor  # (B, T) the row of the nearest local in the other picture
+    cosines: Tensor  # (B, T, best) the largest cosines, -1 where there are fewer
+    mutual: Tensor  # (B, T) bool, the two are each other's nearest
+    mask: Tensor  # (B, T) bool, False = padding
+    summary: Tensor  # (B, SUMMARY)
+
+
+@torch.no_grad()
+def correlate(a: Locals, b: Locals, count: int, best: int = 2) -> tuple[Matches, Matches]:
+    """The best `count` matches as `a` sees them and as `b` sees them, by cosine of the local descriptors; of each the
+    `best` largest cosines.
+
+    Of all cosines of a pair only the maxima of rows and columns are taken, pair by pair, so that they stay in the
+    processor's cache; what else a match needs is computed for the kept ones alone.
+    """
+    size, length_a, length_b = len(a), a.mask.shape[1], b.mask.shape[1]
+    best_a, best_b = a.xy.new_empty(size, length_a), b.xy.new_empty(size, length_b)
+    partner_a = torch.empty(size, length_a, dtype=torch.long, device=a.xy.device)
+    all_visible = bool(a.mask.all() and b.mask.all())
+    for k in range(size):
+        cosines = a.descriptors[k].float() @ b.descriptors[k].float().T  # (La, Lb)
+        if not all_visible:
+            cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
+        partner_a[k], best_b[k] = _argmax(cosines), cosines.amax(dim=0)
+        best_a[k] = cosines.gather(1, partner_a[k, :, None]).squeeze(1)
+    mutual_a = (best_b.gather(1, partner_a) == best_a) & a.mask
+    mutual_b = torch.zeros(size, length_b + 1, dtype=torch.bool, device=b.xy.device)
+    mutual_b = mutual_b.scatter(1, partner_a.masked_fill(~mutual_a, length_b), True)[:, :-1] & b.mask
+    alike = _global_cosine(a, b)
+    return (
+        _kept(a, b, best_a, mutual_a, alike, count, best),
+        _kept(b, a, best_b, mutual_b, alike, count, best),
+    )
+
+
+def _kept(
+    x: Locals, other: Locals, largest: Tensor, mutual: Tensor, alike: Tensor, count: int, best: int
+) -> Matches:
+    quality = (largest + 2.0 * mutual).masked_fill(~x.mask, -2.0)
+    rows = quality.topk(min(count, quality.shape[1]), dim=1).indices  # (B, T)
+    cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
+    if not other.mask.all():
+        cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
+    partners = column = _argmax(cosines)
+    values = [cosines.gather(2, column[..., None])]
+    for _ in range(best - 1):
+        cosines = cosines.scatter(2, column[..., None], -1.0)
+        column = _argmax(cosines)
+        values.append(cosines.gather(2, column[..., None]))
+    summary = torch.cat([_by_cell(x, largest, mutual), alike], dim=1)
+    return Matches(rows, partners, torch.cat(values, dim=2), mutual.gather(1, rows), x.mask.gather(1, rows), summary)
+
+
+def _by_cell(x: Locals, best: Tensor, mutual: Tensor) -> Tensor:
+    """(B, 3 * GRID * GRID): share of the locals, mean largest cosine, share of mutual ones in each cell."""
+    cell = ((x.xy * x.xy.new_tensor([0.5, 0.65]) + 0.5) * GRID).long().clamp(0, GRID - 1)  # (B, L, 2)
+    inside = F.one_hot(cell[..., 1] * GRID + cell[..., 0], GRID * GRID).to(best.dtype) * x.mask[..., None]
+    values = torch.stack([x.mask.to(best.dtype), best.clamp_min(0.0), mutual.to(best.dtype)], dim=1)  # (B, 3, L)
+    sums = values @ inside  # (B, 3, GRID * GRID)
+    count = sums[:, :1]
+    means = sums[:, 1:] / count.clamp_min(1.0)
+    return torch.cat([count * (GRID / count.sum(dim=2, keepdim=True).clamp_min(1.0)), means], dim=1).flatten(1)
+
+
+def _global_cosine(a: Locals, b: Locals) -> Tensor:
+    if a.global_descriptor is None or b.global_descriptor is None:
+        return a.xy.new_zeros(len(a), 1)
+    return F.cosine_similarity(a.global_descriptor, b.global_descriptor, dim=1)[:, None].to(a.xy.dtype)
+
+
+def _argmax(x: Tensor) -> Tensor:
+    """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
+    return x.argmax(dim=-1) if x.is_cuda else torch.from_numpy(x.numpy().argmax(axis=-1))
+
+
+def take(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (B, T) of x (B, L, C) -> (B, T, C)."""
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[2]))
+
+
+class DescriptorTokens(nn.Module):
+    """The paper's tokens: a linear map of the local descriptor, an embedding of its scale and one that says "local";
+    in front of them, where there is a global descriptor, its linear map and the embedding "global"."""
+
+    def __init__(self, config: EtrConfig) -> None:
+        super().__init__()
+        self.local = nn.Linear(config.local_dim, config.width)
+        self.scale = nn.Embedding(config.scales, config.width)
+        self.segment = nn.Embedding(2, config.width)  # 0 = local, 1 = global
+        self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
+
+    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens (B, L, W) of a, their mask (B, L), tokens of b, their mask."""
+        return *self._embed(a), *self._embed(b)
+
+    def _embed(self, x: Locals) -> tuple[Tensor, Tensor]:
+        tokens = self.local(x.descriptors) + self.scale(x.scales.long()) + self.segment.weight[0]  # (B, L, W)
+        return with_global_token(tokens, x.mask, x.global_descriptor, self.globals, self.segment)
+
+
+class CorrelationTokens(nn.Module):
+    """What geometric verification looks at, as tokens: of each local its `best` highest cosines in the other picture,
+    the margin between the first two, whether the best match is mutual, where it is, where its match is and how far
+    apart the two lie (Fourier features), and the embedding of its scale. Only the best matching locals of each picture
+    become tokens, see `correlate`. In front of them stand a token of the matches' summary, if the model has one, and
+    the global token as in `DescriptorTokens`."""
+
+    def __init__(self, config: EtrConfig) -> None:
+        super().__init__()
+        size = config.best + 2 + POINTS * 2 * (1 + 2 * FREQUENCIES)
+        self.max_tokens, self.best = config.max_tokens, config.best
+        self.local = nn.Sequential(nn.Linear(size, config.width), nn.ReLU(), nn.Linear(config.width, config.width))
+        self.summary: nn.Module | None = None
+        if config.summary:
+            hidden = nn.Linear(SUMMARY, config.width)
+            self.summary = nn.Sequential(hidden, nn.ReLU(), nn.Linear(config.width, config.width))
+        self.scale = nn.Embedding(config.scales, config.width)
+        self.segment = nn.Embedding(2, config.width)
+        self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
+
+    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Tokens (B, T, W) of a, their mask (B, T), tokens of b, their mask."""
+        return self.embed(a, b, *correlate(a, b, self.max_tokens, self.best))
+
+    def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same from matches that are known."""
+        return *self._embed(a, b, of_a), *self._embed(b, a, of_b)
+
+    def _embed(self, x: Locals, other: Locals, matches: Matches) -> tuple[Tensor, Tensor]:
+        own_xy, matched_xy = take(x.xy, matches.rows), take(other.xy, matches.partners)  # (B, T, 2)
+        points = torch.cat([own_xy, matched_xy, matched_xy - own_xy], dim=-1)  # (B, T, 6)
+        margin = matches.cosines[..., :1] - matches.cosines[..., 1:2]
+        mutual = matches.mutual[..., None].to(points.dtype)
+        described = torch.cat([matches.cosines, margin, mutual, _fourier(points)], dim=-1)
+        scale = self.scale(x.scales.gather(1, matches.rows).long())
+        tokens = self.local(described) + scale + self.segment.weight[0]  # (B, T, W)
+        mask = matches.mask
+        if self.summary is not None:
+            tokens = torch.cat([self.summary(matches.summary)[:, None], tokens], dim=1)
+            mask = F.pad(mask, (1, 0), value=True)
+        return with_global_token(tokens, mask, x.global_descriptor, self.globals, self.segment)
+
+
+def _fourier(points: Tensor) -> Tensor:
+    """(B, T, P) -> (B, T, P * (1 + 2 * FREQUENCIES)): the values, and sin and cos of them at octaves."""
+    octaves = math.pi * 2.0 ** torch.arange(FREQUENCIES, device=points.device, dtype=points.dtype)
+    phases = (points[..., None] * octaves).flatten(2)
+    return torch.cat([points, phases.sin(), phases.cos()], dim=-1)
+
+
+def with_global_token(
+    tokens: Tensor, mask: Tensor, global_descriptor: Tensor | None, project: nn.Linear | None, segment: nn.Embedding
+) -> tuple[Tensor, Tensor]:
+    """`tokens` and their mask, led by the token of the global descriptor when the model has one."""
+    if project is None:
+        return tokens, mask
+    if global_descriptor is None:
+        raise ValueError("this ETR reads a global descriptor, but the features carry none")
+    first = (project(global_descriptor) + segment.weight[1])[:, None]  # (B, 1, W)
+    return torch.cat([first, tokens], dim=1), F.pad(mask, (1, 0), value=True)
