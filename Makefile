@@ -12,10 +12,10 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loops test lint clean
+.PHONY: help setup demo demo-loops test lint benchmark-accuracy clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s  %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "PYTHON=python3.12   another Python (3.10 to 3.13) for .venv"
 	@echo "TORCH_INDEX=URL     also look for torch in this package index; with that of PyTorch's CPU wheels"
@@ -36,6 +36,11 @@ demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back e
 
 test: setup ## all tests, real ROS processes among them
 	.venv/bin/python -m pytest -q
+
+benchmark-accuracy: setup ## compare re-rankers on unseen places, into benchmark_work/ (DATA=folder of pictures; an hour)
+	@test -n "$(DATA)" || { echo "benchmark-accuracy: name the folder that holds ie_tower and sf_streets with DATA=" >&2; exit 1; }
+	mkdir -p benchmark_work
+	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --output benchmark_work/accuracy.md
 
 lint: setup ## ruff and mypy
 	.venv/bin/ruff check .

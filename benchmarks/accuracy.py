@@ -1,88 +1,149 @@
-"""Compare re-rankers on the same features and candidates: Recall@1/5/10, recall at 100 % precision, time.
+"""Compare re-rankers on the same features and candidates of places that no training saw.
 
-    python benchmarks/accuracy.py --set NAME DATABASE QUERY GROUND_TRUTH [--set ...] --work DIR --output docs/results.md
+    python benchmarks/accuracy.py --data ../shared/data --work DIR --output accuracy.md
 
-Each set is a folder of database pictures, a folder of queries and a CSV of positive pairs (`query,database`). The map
-of a set is built once and shared, so that all re-rankers see the same candidates.
+Of each test set the features are computed once; every re-ranker orders the same top 100. Recall@1 and recall at 100 %
+precision come with a 95 % bootstrap interval over places; the re-rankers' times are taken in turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime as dt
+import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import peers
+from benchmarks.cost import macs_per_pair, parameters
+from benchmarks.reranking import Judged, Prepared, Score, judge, prepare
+from benchmarks.test_sets import TestSet, test_sets
+from etr_ros import rerank
 from etr_ros.config import Config
-from etr_ros.evaluate import Request, evaluate
 
-RERANKERS = ("none", "magsac", "etr-s")
+PEERS: dict[str, Score | None] = {"none": None, "mutual": peers.mutual, "magsac": peers.magsac}
+WITH_OWN_FEATURES = {"sift-ransac": peers.SiftRansac, "lightglue": peers.LightGlue}
+EXPLAINED = {
+    "none": "the order of retrieval",
+    "mutual": "number of mutual nearest neighbours",
+    "magsac": "mutual nearest neighbours, fundamental matrix by MAGSAC++",
+    "sift-ransac": "1000 SIFT keypoints of its own, ratio test, fundamental matrix by RANSAC",
+    "lightglue": "512 ALIKED keypoints of its own, LightGlue, fundamental matrix by MAGSAC++",
+}
 
 
 def main() -> int:
-    """Measure, write the page; exit code 0."""
+    """Measure, write the page and, beside it, the numbers as JSON; exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds ie_tower and sf_streets")
+    parser.add_argument("--part", choices=("test", "validation"), default="test", help="default: test")
+    parser.add_argument("--extractor", default="xfeat", help="local features (default: xfeat)")
     parser.add_argument(
-        "--set",
-        action="append",
-        nargs=4,
-        required=True,
-        dest="sets",
-        metavar=("NAME", "DATABASE", "QUERY", "GROUND_TRUTH"),
+        "--rerankers",
+        nargs="+",
+        default=["none", "mutual", "magsac", "etr-s"],
+        metavar="NAME",
+        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file",
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for maps and results")
+    parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
-    parser.add_argument("--top-k", type=int, default=20, help="candidates re-ranked (default: 20)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--top-k", type=int, default=100, help="candidates re-ranked (default: 100)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="sets whose name holds one of these")
     args = parser.parse_args()
+    config = Config().replace(**{"extractor.name": args.extractor, "compute.threads": args.threads})
+    torch.set_num_threads(args.threads)
     rows = []
-    for name, database, query, truth in args.sets:
-        place_map = Path(database)
-        for reranker in RERANKERS:
-            output = args.work / f"{name.replace(' ', '_')}-{reranker}"
-            config = Config().replace(
-                **{"rerank.name": reranker, "retrieval.top_k": args.top_k, "compute.threads": args.threads}
-            )
-            request = Request(database=place_map, query=Path(query), ground_truth=Path(truth), output=output)
-            result = evaluate(request, config, lambda source, what: tqdm(source, what, source.expected)).metrics
-            if (output / "map").is_dir():
-                place_map = output / "map"
-            rows.append((name, reranker, result))
+    for test_set in test_sets(args.part, args.data, args.work):
+        if not any(text in test_set.name for text in args.only):
+            continue
+        prepared = prepare(test_set, config, args.work / "maps", args.top_k)
+        for name in args.rerankers:
+            judged = judge(prepared, scorer(name, args.extractor, test_set, prepared), Path(name).stem)
+            rows.append(summary(test_set.name, Path(name).stem, judged))
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if isinstance(value, float))
+            print(f"{test_set.name}, {name}: {shown}", flush=True)
     args.output.write_text(page(rows, args), encoding="utf-8")
-    print(args.output.read_text(encoding="utf-8"))
+    args.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def page(rows: list[tuple[str, str, dict]], args: argparse.Namespace) -> str:  # type: ignore[type-arg]
+def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> Score | None:
+    """The re-ranker `name` for the pictures of a set."""
+    if name in PEERS:
+        return PEERS[name]
+    if name in WITH_OWN_FEATURES:
+        return peers.of_pictures(prepared, test_set.database, test_set.query, WITH_OWN_FEATURES[name])
+    loaded = rerank.load(name, extractor, torch.device("cpu"))
+    return lambda query, candidates: loaded(query, candidates).values  # type: ignore[misc]
+
+
+def summary(set_name: str, name: str, judged: Judged) -> dict[str, object]:
+    """The measures of one re-ranker on one set, plain values."""
+    at_one: Callable[[np.ndarray], float] = lambda rows: judged.recall(1, rows)  # noqa: E731
+    return {
+        "set": set_name,
+        "reranker": name,
+        "queries": int((~np.isnan(judged.ranks)).sum()),
+        "recall_at_1": judged.recall(1),
+        "recall_at_1_interval": judged.interval(at_one),
+        "recall_at_5": judged.recall(5),
+        "recall_at_10": judged.recall(10),
+        "recall_at_full_precision": judged.recall_at_full_precision(),
+        "recall_at_full_precision_interval": judged.interval(judged.recall_at_full_precision),
+        "doubtful": int(judged.doubtful.sum()),
+        "milliseconds": float(np.median(judged.milliseconds)),
+    }
+
+
+def page(rows: list[dict], args: argparse.Namespace) -> str:
     """The results as Markdown."""
     lines = [
-        "# Measurements",
+        "# Re-ranking, measured",
         "",
-        f"Measured on {dt.date.today().isoformat()}, {args.threads} CPU threads, PyTorch {torch.__version__}, by",
+        f"Measured on {dt.date.today().isoformat()}, {args.extractor} features, {args.threads} CPU threads, seed 0, by",
         "",
         f"    python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}",
         "",
-        f"Re-ranking the same top {args.top_k} on identical features. Recall at 100 % precision: the share of queries",
-        "that can be accepted by a threshold on the best score without one wrong match.",
+        f"Each re-ranker orders the same {args.top_k} candidates. In brackets: 95 % bootstrap intervals over places.",
         "",
-        (
-            "| test set | queries | re-ranking | Recall@1 | Recall@5 | Recall@10 | recall at 100 % precision "
-            "| re-ranking, median ms |"
-        ),
+        "| test set | queries | re-ranking | Recall@1 | Recall@5 | Recall@10 | recall at 100 % precision | ms |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, reranker, result in rows:
-        ranked = result["reranked" if reranker != "none" else "retrieval"]
-        values = " | ".join(f"{100 * ranked[f'recall_at_{at}']:.1f} %" for at in ("1", "5", "10", "full_precision"))
-        milliseconds = result["timing"]["query_ms"]["rerank"]["p50"]
-        lines.append(f"| {name} | {result['queries_with_positive']} | {reranker} | {values} | {milliseconds:.0f} |")
+    for row in rows:
+        cells = [
+            _percent(row["recall_at_1"], row["recall_at_1_interval"]),
+            _percent(row["recall_at_5"]),
+            _percent(row["recall_at_10"]),
+            _percent(row["recall_at_full_precision"], row["recall_at_full_precision_interval"]),
+            f"{row['milliseconds']:.0f}",
+        ]
+        lines.append(f"| {row['set']} | {row['queries']} | {row['reranker']} | {' | '.join(cells)} |")
+    lines += ["", "| re-ranking | what | parameters | multiply-adds a pair |", "| --- | --- | --- | --- |"]
+    lines += [_described(name, args.extractor) for name in args.rerankers]
     return "\n".join(lines) + "\n"
+
+
+def _percent(value: float, interval: tuple[float, float] | None = None) -> str:
+    around = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
+    return f"{100 * value:.1f} %{around}"
+
+
+def _described(name: str, extractor: str) -> str:
+    if name in EXPLAINED:
+        return f"| {name} | {EXPLAINED[name]} | - | - |"
+    config = rerank.load(name, extractor, torch.device("cpu")).model.config  # type: ignore[union-attr]
+    shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("extractor", "local_dim", "scales")}
+    told = ", ".join(f"{key} {value}" for key, value in shape.items())
+    return f"| {Path(name).stem} | {told} | {parameters(config)} | {macs_per_pair(config) / 1e6:.1f} M |"
 
 
 if __name__ == "__main__":
