@@ -56,7 +56,8 @@ class Matches:
     """The T locals of each of B pictures that match the other picture best, mutual nearest neighbours first.
 
     `summary` tells what the kept ones do not: of each cell of a grid over the picture the share of all locals, their
-    mean largest cosine and how many of them are mutual; and the cosine of the global descriptors, 0 without any.
+    mean largest cosine and how many of them are mutual; and the cosine of the global descriptors, 0 without any. None
+    when it was not asked for.
     """
 
     rows: Tensor  # (B, T) which locals
@@ -64,11 +65,11 @@ class Matches:
     cosines: Tensor  # (B, T, best) the largest cosines, -1 where there are fewer
     mutual: Tensor  # (B, T) bool, the two are each other's nearest
     mask: Tensor  # (B, T) bool, False = padding
-    summary: Tensor  # (B, SUMMARY)
+    summary: Tensor | None  # (B, SUMMARY)
 
 
 @torch.no_grad()
-def correlate(a: Locals, b: Locals, count: int, best: int = 2) -> tuple[Matches, Matches]:
+def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: bool = True) -> tuple[Matches, Matches]:
     """The best `count` matches as `a` sees them and as `b` sees them, by cosine of the local descriptors; of each the
     `best` largest cosines.
 
@@ -88,7 +89,7 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2) -> tuple[Matches,
     mutual_a = (best_b.gather(1, partner_a) == best_a) & a.mask
     mutual_b = torch.zeros(size, length_b + 1, dtype=torch.bool, device=b.xy.device)
     mutual_b = mutual_b.scatter(1, partner_a.masked_fill(~mutual_a, length_b), True)[:, :-1] & b.mask
-    alike = _global_cosine(a, b)
+    alike = _global_cosine(a, b) if with_summary else None
     return (
         _kept(a, b, best_a, mutual_a, alike, count, best),
         _kept(b, a, best_b, mutual_b, alike, count, best),
@@ -96,7 +97,7 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2) -> tuple[Matches,
 
 
 def _kept(
-    x: Locals, other: Locals, largest: Tensor, mutual: Tensor, alike: Tensor, count: int, best: int
+    x: Locals, other: Locals, largest: Tensor, mutual: Tensor, alike: Tensor | None, count: int, best: int
 ) -> Matches:
     quality = (largest + 2.0 * mutual).masked_fill(~x.mask, -2.0)
     rows = quality.topk(min(count, quality.shape[1]), dim=1).indices  # (B, T)
@@ -109,7 +110,7 @@ def _kept(
         cosines = cosines.scatter(2, column[..., None], -1.0)
         column = _argmax(cosines)
         values.append(cosines.gather(2, column[..., None]))
-    summary = torch.cat([_by_cell(x, largest, mutual), alike], dim=1)
+    summary = None if alike is None else torch.cat([_by_cell(x, largest, mutual), alike], dim=1)
     return Matches(rows, partners, torch.cat(values, dim=2), mutual.gather(1, rows), x.mask.gather(1, rows), summary)
 
 
@@ -182,7 +183,7 @@ class CorrelationTokens(nn.Module):
 
     def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens (B, T, W) of a, their mask (B, T), tokens of b, their mask."""
-        return self.embed(a, b, *correlate(a, b, self.max_tokens, self.best))
+        return self.embed(a, b, *correlate(a, b, self.max_tokens, self.best, self.summary is not None))
 
     def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same from matches that are known."""
