@@ -27,6 +27,13 @@ DIM = 32
 RANGE_M = 6.0
 NOISE_PX = 0.3
 PLATE_PX = 4
+SHORT_LAPS = {
+    "loop.exclusion_s": 5.0,
+    "loop.exclusion_m": 3.0,
+    "loop.first_support": 2,
+    "retrieval.top_k": 10,
+    "geometry.candidates": 3,
+}  # configuration for laps of some metres, a picture each 0.6 m
 
 
 class Landmarks:

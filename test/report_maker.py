@@ -17,19 +17,10 @@ from etr_ros.pipeline import PlaceRecognizer
 from etr_ros.replay import replay
 from etr_ros.result import Result
 from etr_ros.types import Frame, Pose
-from landmarks import Landmarks
+from landmarks import SHORT_LAPS, Landmarks
 
 SESSION = "drive"
-CONFIG = Config().replace(
-    **{
-        "loop.exclusion_s": 5.0,
-        "loop.exclusion_m": 3.0,
-        "loop.first_support": 2,
-        "loop.enabled": True,
-        "retrieval.top_k": 10,
-        "geometry.candidates": 3,
-    }
-)
+CONFIG = Config().replace(**SHORT_LAPS | {"loop.enabled": True})
 ABSENT = 60.0  # where the world has no landmark
 
 

@@ -78,3 +78,22 @@ def test_reference_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == page.reference(), f"run `{command}`"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert page.BEGIN in readme and readme == page.embedded(readme), f"run `{command}`"
+
+
+def test_reference_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = pytest.importorskip("etr_ros.ros.reference", reason="etr_ros_msgs is not built", exc_type=ImportError)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["reference", *arguments])
+        return int(page.main())
+
+    with pytest.raises(SystemExit) as left:
+        run("--help")
+    assert left.value.code == 0 and "PAGE.md" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    assert run() == 0 and capsys.readouterr().out == page.reference()
+    assert run("new.md") == 0 and (tmp_path / "new.md").read_text(encoding="utf-8") == page.reference()
+    assert run(str(tmp_path)) == 1 and "cannot bring" in capsys.readouterr().err

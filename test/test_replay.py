@@ -22,20 +22,13 @@ from etr_ros.replay import replay
 from etr_ros.result import Outcome
 from etr_ros.result_diff import compare
 from etr_ros.types import Frame, Pose
-from landmark_bag import LAPS, SENSORS, WORLD, write_laps
-from landmarks import Landmarks
+from landmark_bag import LAPS, SENSORS, WORLD
+from landmarks import SHORT_LAPS, Landmarks
+
+pytestmark = pytest.mark.usefixtures("landmark_networks")
 
 S = 1_000_000_000
-CONFIG = Config().replace(
-    **{
-        "loop.exclusion_s": 5.0,
-        "loop.exclusion_m": 3.0,
-        "loop.first_support": 2,
-        "loop.enabled": True,
-        "retrieval.top_k": 10,
-        "geometry.candidates": 3,
-    }
-)
+CONFIG = Config().replace(**SHORT_LAPS | {"loop.enabled": True})
 
 
 def frames(world: Landmarks, poses: Iterable[Pose] = LAPS, step_s: float = 1.0) -> Iterator[Frame]:
@@ -100,16 +93,6 @@ def test_a_second_picture_of_one_stamp_is_left_out() -> None:
 # Whole bags
 
 
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_laps(tmp_path_factory.mktemp("bags") / "laps")
-
-
-@pytest.fixture(autouse=True)
-def landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Networks, "load", lambda config: WORLD.networks)
-
-
 def request(bag: Path, output: Path, **changes: object) -> Request:
     values: dict[str, object] = {"pose_topic": "/odom", "truth_topic": "/truth", "sensors": SENSORS} | changes
     return Request(bag, output, "/camera", **values)  # type: ignore[arg-type]
@@ -124,8 +107,8 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def test_a_bag_becomes_a_result(bag: Path, tmp_path: Path) -> None:
-    result, live = replay_bag(request(bag, tmp_path / "r"), CONFIG, untracked)
+def test_a_bag_becomes_a_result(laps_bag: Path, tmp_path: Path) -> None:
+    result, live = replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, untracked)
     assert live is None and not (tmp_path / "r" / "work").exists()
     read = result_files.read(tmp_path / "r")
     assert read.manifest == result.manifest and len(read.queries) == len(LAPS)
@@ -138,19 +121,19 @@ def test_a_bag_becomes_a_result(bag: Path, tmp_path: Path) -> None:
     assert (tmp_path / "r" / "loops.g2o").read_text().count("EDGE_SE3:QUAT") >= 9
 
 
-def test_replays_are_the_same_bytes(bag: Path, tmp_path: Path) -> None:
+def test_replays_are_the_same_bytes(laps_bag: Path, tmp_path: Path) -> None:
     hashes = set()
     for number in range(3):
-        result, _ = replay_bag(request(bag, tmp_path / str(number)), CONFIG, untracked)
+        result, _ = replay_bag(request(laps_bag, tmp_path / str(number)), CONFIG, untracked)
         hashes.add(result.manifest["hash"])
     assert len(hashes) == 1
     assert bytes_of(tmp_path / "0") == bytes_of(tmp_path / "2")
-    other, _ = replay_bag(request(bag, tmp_path / "x"), CONFIG.replace(**{"loop.min_support": 5}), untracked)
+    other, _ = replay_bag(request(laps_bag, tmp_path / "x"), CONFIG.replace(**{"loop.min_support": 5}), untracked)
     assert other.manifest["hash"] not in hashes
 
 
 @pytest.mark.parametrize("after", [1, 9, 20])
-def test_an_interrupted_replay_goes_on_and_gives_the_same(bag: Path, tmp_path: Path, after: int) -> None:
+def test_an_interrupted_replay_goes_on_and_gives_the_same(laps_bag: Path, tmp_path: Path, after: int) -> None:
     def broken(source: FrameSource, _: str) -> Iterator[Frame]:
         for number, frame in enumerate(source):
             if number == after:
@@ -158,19 +141,19 @@ def test_an_interrupted_replay_goes_on_and_gives_the_same(bag: Path, tmp_path: P
             yield frame
 
     with pytest.raises(KeyboardInterrupt):
-        replay_bag(request(bag, tmp_path / "r"), CONFIG, broken)
+        replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, broken)
     with pytest.raises(DataError, match=r"no result|it has no result\.json"):
         result_files.read(tmp_path / "r")
     matches = tmp_path / "r" / "work" / "all" / "matches.jsonl"
     with matches.open("a") as file:
         file.write('["cut')
-    replay_bag(request(bag, tmp_path / "r"), CONFIG, untracked)
-    replay_bag(request(bag, tmp_path / "whole"), CONFIG, untracked)
+    replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, untracked)
+    replay_bag(request(laps_bag, tmp_path / "whole"), CONFIG, untracked)
     assert bytes_of(tmp_path / "r") == bytes_of(tmp_path / "whole")
 
 
 def test_going_on_asks_the_networks_for_nothing_again(
-    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    laps_bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(source: FrameSource, _: str) -> Iterator[Frame]:
         yield from source
@@ -178,7 +161,7 @@ def test_going_on_asks_the_networks_for_nothing_again(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replay_bag(request(bag, tmp_path / "r"), CONFIG, broken)
+        replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, broken)
 
     def used(*_: object) -> None:
         raise AssertionError("the networks were asked again")
@@ -186,37 +169,37 @@ def test_going_on_asks_the_networks_for_nothing_again(
     monkeypatch.setattr(Landmarks, "__call__", used)
     networks = Networks(WORLD, used)  # type: ignore[arg-type]
     monkeypatch.setattr(Networks, "load", lambda config: networks)
-    result, _ = replay_bag(request(bag, tmp_path / "r"), CONFIG, untracked)
+    result, _ = replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, untracked)
     assert result.manifest["counts"]["loops_accepted"] >= 9
 
 
-def test_work_left_by_another_configuration_is_not_used(bag: Path, tmp_path: Path) -> None:
+def test_work_left_by_another_configuration_is_not_used(laps_bag: Path, tmp_path: Path) -> None:
     def broken(source: FrameSource, _: str) -> Iterator[Frame]:
         yield from source
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        replay_bag(request(bag, tmp_path / "r"), CONFIG.replace(**{"geometry.candidates": 1}), broken)
-    replay_bag(request(bag, tmp_path / "r"), CONFIG, untracked)
-    replay_bag(request(bag, tmp_path / "whole"), CONFIG, untracked)
+        replay_bag(request(laps_bag, tmp_path / "r"), CONFIG.replace(**{"geometry.candidates": 1}), broken)
+    replay_bag(request(laps_bag, tmp_path / "r"), CONFIG, untracked)
+    replay_bag(request(laps_bag, tmp_path / "whole"), CONFIG, untracked)
     assert bytes_of(tmp_path / "r") == bytes_of(tmp_path / "whole")
 
 
-def test_a_live_node_is_simulated_besides(bag: Path, tmp_path: Path) -> None:
-    result, live = replay_bag(request(bag, tmp_path / "r", compute_ms=1500.0), CONFIG, untracked)
+def test_a_live_node_is_simulated_besides(laps_bag: Path, tmp_path: Path) -> None:
+    result, live = replay_bag(request(laps_bag, tmp_path / "r", compute_ms=1500.0), CONFIG, untracked)
     assert live is not None and live.manifest["counts"]["outcomes"]["dropped"] > 5
     assert result.manifest["counts"]["outcomes"]["dropped"] == 0
     found = compare(result_files.read(tmp_path / "r"), result_files.read(tmp_path / "r" / "live"))
     assert found.lost and any("loops:" in line for line in found.lines())
 
 
-def test_localizing_in_a_map_that_was_made_of_a_bag(bag: Path, tmp_path: Path) -> None:
+def test_localizing_in_a_map_that_was_made_of_a_bag(laps_bag: Path, tmp_path: Path) -> None:
     detector = LoopDetector(WORLD.networks, CONFIG)
     for frame in frames(WORLD, LAPS[:12]):
         detector.answer(frame)
     detector.save_map(tmp_path / "map")
     config = CONFIG.replace(**{"loop.enabled": False})
-    wanted = request(bag, tmp_path / "r", map_path=tmp_path / "map", protocol=Protocol(correct_m=1.0))
+    wanted = request(laps_bag, tmp_path / "r", map_path=tmp_path / "map", protocol=Protocol(correct_m=1.0))
     result, _ = replay_bag(wanted, config, untracked)
     assert result.manifest["mode"] == "localization" and result.manifest["map"]["places"] == 12
     places = json.loads((tmp_path / "r" / "metrics.json").read_text())["places"]
@@ -224,14 +207,14 @@ def test_localizing_in_a_map_that_was_made_of_a_bag(bag: Path, tmp_path: Path) -
     assert places["states"]["unknown_precision"] == 1.0
 
 
-def test_a_bag_without_poses_is_replayed_and_says_what_that_means(bag: Path, tmp_path: Path) -> None:
-    result, _ = replay_bag(request(bag, tmp_path / "r", pose_topic=None, truth_topic=None), CONFIG, untracked)
+def test_a_bag_without_poses_is_replayed_and_says_what_that_means(laps_bag: Path, tmp_path: Path) -> None:
+    result, _ = replay_bag(request(laps_bag, tmp_path / "r", pose_topic=None, truth_topic=None), CONFIG, untracked)
     assert any("no odometry" in note for note in result.notes)
     assert not (tmp_path / "r" / "metrics.json").exists() and not (tmp_path / "r" / "odometry.tum").exists()
 
 
-def test_a_folder_with_other_things_is_left_alone(bag: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_left_alone(laps_bag: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(DataError, match=r"holds other files \(thesis\.tex\)"):
-        replay_bag(request(bag, tmp_path), CONFIG, untracked)
+        replay_bag(request(laps_bag, tmp_path), CONFIG, untracked)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]

@@ -13,27 +13,18 @@ from etr_ros import rerank, result_files
 from etr_ros.cli.main import main
 from etr_ros.config import Config
 from etr_ros.loops import LoopDetector
-from etr_ros.pipeline import Networks
 from etr_ros.result import Result
 from etr_ros.types import Frame
-from landmark_bag import LAPS, T0, WORLD, S, camera_info, image, write_laps
-from landmarks import BODY_T_CAMERA, CAMERA
+from landmark_bag import LAPS, T0, WORLD, S, camera_info, image
+from landmarks import BODY_T_CAMERA, CAMERA, SHORT_LAPS
 from result_maker import made_result
 
+pytestmark = pytest.mark.usefixtures("landmark_networks")
+
 x, y, z = BODY_T_CAMERA.position_m
-QUICK = ["--set", "loop.exclusion_s=5", "--set", "loop.exclusion_m=3", "--set", "geometry.candidates=3"]
+QUICK = [word for name, value in SHORT_LAPS.items() for word in ("--set", f"{name}={value}")]
 RIG = ["--camera-info-topic", "/info", f"--camera-mount={x} {y} {z} 0 0 0"]
 TOPICS = ["--image-topic", "/camera", "--pose-topic", "/odom", *RIG, *QUICK]
-
-
-@pytest.fixture(scope="module")
-def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_laps(tmp_path_factory.mktemp("bags") / "laps")
-
-
-@pytest.fixture(autouse=True)
-def landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Networks, "load", lambda config: WORLD.networks)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -60,10 +51,10 @@ def test_a_bag_that_is_none_or_has_no_picture(tmp_path: Path, capsys: pytest.Cap
     assert "no image topic" in refused(capsys, "replay", dark, "--output", tmp_path / "r")
 
 
-def test_ground_truth_of_other_pictures(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ground_truth_of_other_pictures(laps_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = tmp_path / "truth.csv"
     truth.write_text("query,database\nmona_lisa.jpg,louvre.jpg\n")
-    command = ["replay", bag, "--output", tmp_path / "r", *TOPICS, "--ground-truth", truth]
+    command = ["replay", laps_bag, "--output", tmp_path / "r", *TOPICS, "--ground-truth", truth]
     assert main([*map(str, command)]) == 1
     said = capsys.readouterr().out
     assert "nothing was measured: the ground truth names no pair" in said and "mona_lisa.jpg" in said
@@ -74,23 +65,23 @@ def test_ground_truth_of_other_pictures(bag: Path, tmp_path: Path, capsys: pytes
     assert "names 1 pictures that are not there, such as louvre.jpg" in capsys.readouterr().out
 
 
-def test_a_map_of_another_camera_is_told(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_map_of_another_camera_is_told(laps_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     detector = LoopDetector(WORLD.networks, Config().replace(**{"loop.enabled": True}))
     wide = dataclasses.replace(CAMERA, fx=CAMERA.fx / 2, fy=CAMERA.fy / 2)
     for number, pose in enumerate(LAPS[:4]):
         frame: Frame = WORLD.frame(pose, number, pose)
         detector.answer(dataclasses.replace(frame, camera=wide))
     detector.save_map(tmp_path / "map")
-    command = ["replay", bag, "--output", tmp_path / "r", "--map", tmp_path / "map", *TOPICS]
+    command = ["replay", laps_bag, "--output", tmp_path / "r", "--map", tmp_path / "map", *TOPICS]
     assert main([*map(str, command)]) == 0
     assert "the map was made with another camera: its focal length is 0.31 picture widths" in capsys.readouterr().out
 
 
-def test_one_ground_truth_only(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_ground_truth_only(laps_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--truth-topic", "/truth", "--frame-tolerance", "3"]
     for verb in ("replay", "calibrate"):
-        assert "one ground truth only" in refused(capsys, verb, bag, "--output", tmp_path / "r", *TOPICS, *both)
-    assert "0 or more" in refused(capsys, "replay", bag, "--output", tmp_path / "r", "--frame-tolerance", "-1")
+        assert "one ground truth only" in refused(capsys, verb, laps_bag, "--output", tmp_path / "r", *TOPICS, *both)
+    assert "0 or more" in refused(capsys, "replay", laps_bag, "--output", tmp_path / "r", "--frame-tolerance", "-1")
 
 
 # Calibrating
@@ -148,9 +139,9 @@ def test_a_folder_is_no_calibration_file(tmp_path: Path, capsys: pytest.CaptureF
     assert "is a folder" in refused(capsys, "calibrate", tmp_path / "r", "--output", tmp_path)
 
 
-def test_a_bag_is_calibrated_in_one_command(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bag_is_calibrated_in_one_command(laps_bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too short to be fitted; the result stays, so that the next try takes no time."""
-    command = ["calibrate", bag, "--output", tmp_path / "c.json", *TOPICS, "--truth-topic", "/truth"]
+    command = ["calibrate", laps_bag, "--output", tmp_path / "c.json", *TOPICS, "--truth-topic", "/truth"]
     assert "needs 50 of each" in refused(capsys, *command)
     kept = result_files.read(tmp_path / "c.json.results" / "laps")
     assert sum(query.match is not None for query in kept.queries) == len(LAPS)

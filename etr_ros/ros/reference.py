@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,15 +73,28 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def main(paths: Sequence[str]) -> int:
-    """Bring the named pages up to date, or write the page to the terminal."""
-    for path in map(Path, paths):
-        page = path.read_text(encoding="utf-8") if path.is_file() else ""
-        path.write_text(embedded(page), encoding="utf-8")
-    if not paths:
+def main() -> int:
+    """Bring the named pages up to date, or write the page to the terminal; exit code 1 for a file that is no page."""
+    parser = argparse.ArgumentParser(prog="python -m etr_ros.ros.reference", description=main.__doc__)
+    parser.add_argument(
+        "pages",
+        type=Path,
+        nargs="*",
+        metavar="PAGE.md",
+        help="page to write: its tables, where it has marks for them, else all of it (default: write to the terminal)",
+    )
+    pages: list[Path] = parser.parse_args().pages
+    try:
+        for path in pages:
+            page = path.read_text(encoding="utf-8") if path.exists() else ""
+            path.write_text(embedded(page), encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.stderr.write(f"reference: cannot bring {path} up to date: {error}\n")
+        return 1
+    if not pages:
         sys.stdout.write(reference())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
