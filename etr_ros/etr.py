@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals
+from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals, is_traced
 
 TOKENS = ("descriptor", "correlation")
 ATTENTIONS = ("full", "linear")
@@ -87,7 +87,8 @@ class Attention(nn.Module):
         k, v = (self._split(part) for part in self.key_value(source).chunk(2, dim=-1))  # (B, H, S, W/H)
         if self.kind == "full":
             # no mask is faster; a picture without any token attends to its padding: an even mix instead of 0/0
-            visible = None if source_mask.all() else source_mask | ~source_mask.any(dim=1, keepdim=True)
+            unmasked = not is_traced() and bool(source_mask.all())
+            visible = None if unmasked else source_mask | ~source_mask.any(dim=1, keepdim=True)
             mixed = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=None if visible is None else visible[:, None, None, :]
             )
@@ -169,7 +170,7 @@ class ETR(nn.Module):
         pooled = average(x, mask)  # (2B, W)
         if gates is not None:
             pooled = torch.cat([pooled, average(x * gates.sigmoid()[..., None], mask)], dim=1)  # (2B, 2W)
-        pooled_a, pooled_b = pooled.chunk(2)
+        pooled_a, pooled_b = _sides(pooled)
         pair = torch.cat([pooled_a + pooled_b, (pooled_a - pooled_b).abs()], dim=1)
         return Reading(self.head(pair).squeeze(1), gates, mask)
 
@@ -187,5 +188,10 @@ def _stack_sides(tokens_a: Tensor, mask_a: Tensor, tokens_b: Tensor, mask_b: Ten
     return x, mask
 
 
+def _sides(x: Tensor) -> tuple[Tensor, Tensor]:
+    half = x.shape[0] // 2
+    return x[:half], x[half:]
+
+
 def _swap_sides(x: Tensor) -> Tensor:
-    return x.roll(len(x) // 2, dims=0)
+    return torch.cat(_sides(x)[::-1])

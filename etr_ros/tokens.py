@@ -76,16 +76,8 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: boo
     Of all cosines of a pair only the maxima of rows and columns are taken, pair by pair, so that they stay in the
     processor's cache; what else a match needs is computed for the kept ones alone.
     """
-    size, length_a, length_b = len(a), a.mask.shape[1], b.mask.shape[1]
-    best_a, best_b = a.xy.new_empty(size, length_a), b.xy.new_empty(size, length_b)
-    partner_a = torch.empty(size, length_a, dtype=torch.long, device=a.xy.device)
-    all_visible = bool(a.mask.all() and b.mask.all())
-    for k in range(size):
-        cosines = a.descriptors[k].float() @ b.descriptors[k].float().T  # (La, Lb)
-        if not all_visible:
-            cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
-        partner_a[k], best_b[k] = _argmax(cosines), cosines.amax(dim=0)
-        best_a[k] = cosines.gather(1, partner_a[k, :, None]).squeeze(1)
+    size, length_b = b.mask.shape
+    partner_a, best_a, best_b = _maxima_at_once(a, b) if is_traced() else _maxima(a, b)
     mutual_a = (best_b.gather(1, partner_a) == best_a) & a.mask
     mutual_b = torch.zeros(size, length_b + 1, dtype=torch.bool, device=b.xy.device)
     mutual_b = mutual_b.scatter(1, partner_a.masked_fill(~mutual_a, length_b), True)[:, :-1] & b.mask
@@ -96,13 +88,40 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: boo
     )
 
 
+def is_traced() -> bool:
+    """Whether this call is recorded for an export: then all that depends on the numbers must be in the tensors."""
+    return torch.compiler.is_compiling()
+
+
+def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the cosines of each pair: the column of the largest of each row (B, La), its value, largest of columns."""
+    size, length_a, length_b = len(a), a.mask.shape[1], b.mask.shape[1]
+    best_a, best_b = a.xy.new_empty(size, length_a), b.xy.new_empty(size, length_b)
+    partner_a = torch.empty(size, length_a, dtype=torch.long, device=a.xy.device)
+    all_visible = bool(a.mask.all() and b.mask.all())
+    for k in range(size):
+        cosines = a.descriptors[k].float() @ b.descriptors[k].float().T  # (La, Lb)
+        if not all_visible:
+            cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
+        partner_a[k], best_b[k] = _argmax(cosines), cosines.amax(dim=0)
+        best_a[k] = cosines.gather(1, partner_a[k, :, None]).squeeze(1)
+    return partner_a, best_a, best_b
+
+
+def _maxima_at_once(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
+    cosines = a.descriptors.float() @ b.descriptors.float().transpose(1, 2)  # (B, La, Lb)
+    cosines = cosines.masked_fill(~(a.mask[:, :, None] & b.mask[:, None]), -1.0)
+    best_a, partner_a = cosines.max(dim=2)
+    return partner_a, best_a, cosines.amax(dim=1)
+
+
 def _kept(
     x: Locals, other: Locals, largest: Tensor, mutual: Tensor, alike: Tensor | None, count: int, best: int
 ) -> Matches:
     quality = (largest + 2.0 * mutual).masked_fill(~x.mask, -2.0)
     rows = quality.topk(min(count, quality.shape[1]), dim=1).indices  # (B, T)
     cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
-    if not other.mask.all():
+    if is_traced() or not other.mask.all():
         cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
     partners = column = _argmax(cosines)
     values = [cosines.gather(2, column[..., None])]
@@ -127,13 +146,13 @@ def _by_cell(x: Locals, best: Tensor, mutual: Tensor) -> Tensor:
 
 def _global_cosine(a: Locals, b: Locals) -> Tensor:
     if a.global_descriptor is None or b.global_descriptor is None:
-        return a.xy.new_zeros(len(a), 1)
+        return a.xy.new_zeros(a.xy.shape[0], 1)
     return F.cosine_similarity(a.global_descriptor, b.global_descriptor, dim=1)[:, None].to(a.xy.dtype)
 
 
 def _argmax(x: Tensor) -> Tensor:
     """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
-    return x.argmax(dim=-1) if x.is_cuda else torch.from_numpy(x.numpy().argmax(axis=-1))
+    return x.argmax(dim=-1) if x.is_cuda or is_traced() else torch.from_numpy(x.numpy().argmax(axis=-1))
 
 
 def take(x: Tensor, rows: Tensor) -> Tensor:

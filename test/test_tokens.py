@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etr_ros import tokens
 from etr_ros.tokens import GRID, Locals, correlate
 
 
@@ -57,3 +59,15 @@ def test_the_summary_counts_all_locals_by_cell() -> None:
     nothing = Locals(a.descriptors, a.xy, a.scales, torch.zeros_like(a.mask))
     of_nothing, _ = correlate(nothing, b, 8)
     assert not of_nothing.summary.any()
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_what_an_export_records_computes_the_same(monkeypatch: pytest.MonkeyPatch, hidden: int) -> None:
+    a, b = pictures(3, 40, 0), pictures(3, 50, 1, hidden)
+    plain = correlate(a, b, 16)
+    monkeypatch.setattr(tokens, "is_traced", lambda: True)
+    for ours, recorded in zip(plain, correlate(a, b, 16), strict=True):
+        for name in ("rows", "partners", "mutual", "mask"):
+            assert torch.equal(getattr(ours, name), getattr(recorded, name))
+        torch.testing.assert_close(ours.cosines, recorded.cosines, atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours.summary, recorded.summary, atol=1e-5, rtol=0)
