@@ -216,6 +216,14 @@ class NodeConfig:
     image_timeout_s: float = option(
         5.0, "Diagnostics report an error after this many seconds without an image", low=0.1, high=3600.0, live=True
     )
+    deadline_ms: float = option(
+        0.0,
+        "An answer is due this long after its image came (milliseconds); candidates that cannot be re-ranked by then "
+        "keep the order of retrieval and are not accepted; 0 re-ranks all, however long it takes",
+        low=0.0,
+        high=1e5,
+        live=True,
+    )
     min_period_s: float = option(
         0.0,
         "Least time between queries in seconds, by image stamps; 0 queries whenever the node is free",

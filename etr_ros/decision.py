@@ -47,7 +47,8 @@ def decide(
 
 def _judge(candidate: Candidate, least: float, geometry: GeometryConfig) -> Candidate:
     if candidate.probability is None:
-        return dataclasses.replace(candidate, reason="no match probability: this re-ranker gives none")
+        why = candidate.reason or "no match probability: this re-ranker gives none"
+        return dataclasses.replace(candidate, reason=why)
     if candidate.probability < least:
         reason = f"match probability {candidate.probability:.2f} is below {least:.2f}"
         return dataclasses.replace(candidate, reason=reason)

@@ -44,7 +44,8 @@ class Past:
         if segment != self._segment:
             self._queries.clear()
             self._segment = segment
-        self._queries.append((query, max(match.candidates, key=score_of).place if match.candidates else None))
+        ranked = [each for each in match.candidates if each.probability is not None] or match.candidates
+        self._queries.append((query, max(ranked, key=score_of).place if ranked else None))
 
     def support(self, query: Place, place: Place, segment: int = 0) -> float | None:
         """The share of the remembered queries that agree with `query` being at `place`; None without any."""

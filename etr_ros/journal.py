@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import result_rows as rows
+from etr_ros.anytime import UNLIMITED, Allowance
 from etr_ros.config import Config
 from etr_ros.errors import DataError
 from etr_ros.features import Extractor
@@ -167,6 +168,7 @@ class JournaledNetworks(Networks):
         expected: Sequence[int] = (),
         with_geometry: bool = True,
         drive: Drive | None = None,
+        allowance: Allowance = UNLIMITED,
     ) -> PlaceMatch:
         """As `Networks.find`."""
         key = f"{stamp_ns} {self.asked[stamp_ns]}"
@@ -183,6 +185,7 @@ class JournaledNetworks(Networks):
                 expected=expected,
                 with_geometry=with_geometry,
                 drive=drive,
+                allowance=allowance,
             )
             match = self.journal.remember(key, match)
         return match

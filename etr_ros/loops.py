@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import keyframes
+from etr_ros.anytime import TOO_LATE, UNLIMITED, Allowance
 from etr_ros.calibration import LOOPS
 from etr_ros.config import Config
 from etr_ros.consistency import Hypothesis
@@ -95,22 +96,26 @@ class LoopDetector:
             return False
         return self._last is None or keyframes.far_enough(self._last, frame, self._config.keyframe)
 
-    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None:
+    def answer(
+        self, frame: Frame, segment: int = 0, asked: bool = False, allowance: Allowance = UNLIMITED
+    ) -> LoopAnswer | None:
         """Add a keyframe; any other picture is only looked at when somebody `asked` for it, else None.
 
         Raises as `add` does.
         """
         if self.is_keyframe(frame):
-            return self.add(frame, segment)
+            return self.add(frame, segment, allowance)
         if not asked:
             return None
         watch = Stopwatch()
         view = look(self.networks.extractor, frame, self._config.geometry)
         watch.lap("extract")
         places = self.prebuilt or self.session
-        return LoopAnswer(self.networks.find(view, frame.stamp_ns, places, self._config, watch), ())
+        return LoopAnswer(
+            self.networks.find(view, frame.stamp_ns, places, self._config, watch, allowance=allowance), ()
+        )
 
-    def add(self, frame: Frame, segment: int = 0) -> LoopAnswer:
+    def add(self, frame: Frame, segment: int = 0, allowance: Allowance = UNLIMITED) -> LoopAnswer:
         """Look for `frame` in what was driven before and in the prebuilt map, then make it a place of the session.
 
         `segment` is the number of the unbroken piece of odometry that the frame's pose belongs to.
@@ -130,13 +135,23 @@ class LoopDetector:
         expected = self._filter.expected(keyframe.place.place_id, before)
         drive = Drive(keyframe.place, self._past, segment)
         match = self.networks.find(
-            view, frame.stamp_ns, session, config, watch, before=before, expected=expected, drive=drive
+            view,
+            frame.stamp_ns,
+            session,
+            config,
+            watch,
+            before=before,
+            expected=expected,
+            drive=drive,
+            allowance=allowance,
         )
         self._past.add(keyframe.place, match, segment)
         loops, hypotheses = self._follow_up(match, keyframe, None, expected)
         if self.prebuilt is not None:
             drive = Drive(keyframe.place, self._past_in_map, segment)
-            match = self.networks.find(view, frame.stamp_ns, self.prebuilt, config, watch, drive=drive)
+            match = self.networks.find(
+                view, frame.stamp_ns, self.prebuilt, config, watch, drive=drive, allowance=allowance
+            )
             self._past_in_map.add(keyframe.place, match, segment)
             more_loops, more_hypotheses = self._follow_up(match, keyframe, self.prebuilt)
             loops, hypotheses = loops + more_loops, hypotheses + more_hypotheses
@@ -171,6 +186,8 @@ class LoopDetector:
             least = min(least, MEMBER)
         if probability is not None and probability < least and not is_expected:
             return f"match probability {probability:.2f} is below {least:.2f}"
+        if candidate.geometry is None and candidate.reason == TOO_LATE:
+            return candidate.reason
         if candidate.geometry is None:
             return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"
         return self._why_not_sure(candidate.geometry)

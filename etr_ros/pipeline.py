@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros import calibration, decision, evidence, geometry, rerank
+from etr_ros import calibration, decision, evidence, geometry, ranking, rerank
+from etr_ros.anytime import UNLIMITED, Allowance, is_settled
 from etr_ros.calibration import PLACES, Calibration
 from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
@@ -116,49 +117,52 @@ class Networks:
         expected: Sequence[int] = (),
         with_geometry: bool = True,
         drive: Drive | None = None,
+        allowance: Allowance = UNLIMITED,
     ) -> PlaceMatch:
         """Which of the places (with `before`: of those with a smaller id) shows the view?
 
         `with_geometry` verifies the best candidates, see `geometry.estimate`; the `expected` places are candidates
         whatever they look like, and are verified first. A picture of a `drive` may be supported by those before it.
         """
-        found, cosines = places.search(view.features, config.retrieval.top_k, before)
+        effort = allowance.effort
+        found, cosines = places.search(view.features, effort.share(config.retrieval.top_k, effort.candidates), before)
         found, cosines = _with_expected(found, cosines, expected, view.features, places)
+        candidates = [Candidate(place, float(cosine)) for place, cosine in zip(found, cosines, strict=True)]
         watch.lap("retrieve")
-        candidates = self._ranked(view.features, [places.view(place.place_id) for place in found], found, cosines)
+        asked_least = self.least(PLACES, config)
+        least = config.decision.min_probability if asked_least is None else asked_least
+        limit = effort.share(config.extractor.max_keypoints, effort.locals) if effort.locals < 1 else None
+        view, view_of = _cut(view, limit), lambda place_id: _cut(places.view(place_id), limit)
+        can_settle = allowance.is_limited and not with_geometry and self.calibration is None
+
+        def settled(scored: Sequence[Candidate], waiting: Sequence[Candidate]) -> bool:
+            return can_settle and is_settled(scored, waiting, config.decision, least)
+
+        if self.scorer is not None:
+            candidates = ranking.ranked(self.scorer, view.features, candidates, expected, view_of, allowance, settled)
         watch.lap("rerank")
         if with_geometry:
-            candidates = _verified(view, candidates, expected, places, config.geometry)
+            candidates = _verified(view, candidates, expected, view_of, config.geometry)
             watch.lap("verify")
         if self.calibration is not None:
             asked = drive or Drive(Place(-1, "", "", stamp_ns))
-            weighed = evidence.weigh(candidates, config.decision, asked.query, asked.past, asked.segment)
-            candidates = self.calibration.judge(candidates, weighed)
+            known, left = ([each for each in candidates if bool(each.reason) is is_left] for is_left in (False, True))
+            weighed = evidence.weigh(known, config.decision, asked.query, asked.past, asked.segment)
+            candidates = self.calibration.judge(known, weighed) + left
         state, judged = decision.decide(
             candidates,
             config.decision,
             config.geometry,
-            self.least(PLACES, config),
+            least,
             is_calibrated=self.calibration is not None,
         )
         watch.lap("decide")
         return PlaceMatch(stamp_ns, state, judged, watch.stage_ms)
 
-    def _ranked(self, query: Features, views: list[View], places: list[Place], cosines: FloatArray) -> list[Candidate]:
-        if self.scorer is None:
-            return [Candidate(place, float(cosine)) for place, cosine in zip(places, cosines, strict=True)]
-        scores = self.scorer(query, [view.features for view in views])
-        probabilities, inliers = scores.probabilities, scores.inliers
-        return [
-            Candidate(
-                place=places[i],
-                retrieval_score=float(cosines[i]),
-                etr_score=float(scores.values[i]) if inliers is None else None,
-                probability=None if probabilities is None else float(probabilities[i]),
-                inliers=None if inliers is None else int(inliers[i]),
-            )
-            for i in np.argsort(-scores.values, kind="stable")
-        ]
+
+def _cut(view: View, limit: int | None) -> View:
+    """The view with its `limit` strongest locals; as it is when there is no limit."""
+    return view if limit is None else dataclasses.replace(view, features=view.features.strongest(limit))
 
 
 def _with_expected(
@@ -172,13 +176,19 @@ def _with_expected(
 
 
 def _verified(
-    view: View, candidates: list[Candidate], expected: Sequence[int], places: Places, config: GeometryConfig
+    view: View,
+    candidates: list[Candidate],
+    expected: Sequence[int],
+    view_of: Callable[[int], View],
+    config: GeometryConfig,
 ) -> list[Candidate]:
-    """The candidates in their order, the expected and the best of them with the relative pose to each."""
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].place.place_id not in expected)
+    """The candidates in their order, the expected and the best of the re-ranked with the relative pose to each."""
+    is_expected = [each.place.place_id in expected for each in candidates]
+    order = sorted(range(len(candidates)), key=lambda i: not is_expected[i])
+    order = [i for i in order if is_expected[i] or not candidates[i].reason]
     verified = list(candidates)
     for i in order[: config.candidates]:
-        found = geometry.estimate(view, places.view(candidates[i].place.place_id), config)
+        found = geometry.estimate(view, view_of(candidates[i].place.place_id), config)
         verified[i] = dataclasses.replace(candidates[i], geometry=found, inliers=found.inliers)
     return verified
 
@@ -196,7 +206,9 @@ class Recognizer(Protocol):
 
     def configure(self, config: Config) -> None: ...
 
-    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer | None: ...
+    def answer(
+        self, frame: Frame, segment: int = 0, asked: bool = False, allowance: Allowance = UNLIMITED
+    ) -> LoopAnswer | None: ...
 
     def finish(self) -> tuple[LoopClosure, ...]: ...
 
@@ -247,8 +259,16 @@ class PlaceRecognizer:
         self.networks.check(config)
         self._config = config
 
-    def query(self, frame: Frame, places_before: int | None = None, drive: Drive | None = None) -> PlaceMatch:
+    def query(
+        self,
+        frame: Frame,
+        places_before: int | None = None,
+        drive: Drive | None = None,
+        allowance: Allowance = UNLIMITED,
+    ) -> PlaceMatch:
         """Where is this picture? With `places_before`, only places with a smaller id are candidates.
+
+        What there is no time for within the `allowance` is left out, and each candidate says so.
 
         Raises ImageError when no features can be computed from the picture.
         """
@@ -265,12 +285,15 @@ class PlaceRecognizer:
             before=places_before,
             with_geometry=calibrated,
             drive=drive,
+            allowance=allowance,
         )
 
-    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
+    def answer(
+        self, frame: Frame, segment: int = 0, asked: bool = False, allowance: Allowance = UNLIMITED
+    ) -> LoopAnswer:
         """The answer to any picture, as `LoopDetector.answer`; there are no loops without a session."""
         query = Place(-1, frame.name, frame.session, frame.stamp_ns, frame.pose)
-        match = self.query(frame, drive=Drive(query, self._past, segment))
+        match = self.query(frame, drive=Drive(query, self._past, segment), allowance=allowance)
         self._past.add(query, match, segment)
         return LoopAnswer(match, ())
 

@@ -182,6 +182,11 @@ class PlaceMatch:
     stage_ms: dict[str, float] = field(default_factory=dict)
 
     @property
+    def scored(self) -> int:
+        """How many candidates have a match probability: fewer than all when the answer was due before the last."""
+        return sum(candidate.probability is not None for candidate in self.candidates)
+
+    @property
     def best(self) -> Candidate | None:
         """The accepted candidate with the best score, or None."""
         return next((candidate for candidate in self.candidates if candidate.accepted), None)

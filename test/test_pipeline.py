@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from builders import make_features
+from etr_ros.anytime import TOO_LATE, Allowance, Effort
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.errors import ConfigError, ImageError, MapError
-from etr_ros.pipeline import PlaceRecognizer, Stopwatch
-from etr_ros.types import Frame, Pose, State
+from etr_ros.pipeline import Networks, PlaceRecognizer, Stopwatch
+from etr_ros.rerank import Scores
+from etr_ros.session import SessionMap
+from etr_ros.types import Features, Frame, Pose, State, View
 from etr_ros.views import look
-from fakes import FakeExtractor, board, fake_networks  # noqa: F401
+from fakes import BOARD_DIM, FakeExtractor, board, fake_networks, fake_scorer  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 
@@ -118,3 +123,34 @@ def test_an_expected_place_is_a_candidate_whatever_it_looks_like(town: Path) -> 
     assert [(c.place.place_id, c.geometry is not None) for c in match.candidates] == [(2, True), (0, False)]
     match = recognizer.networks.find(view, 0, recognizer.map, config, Stopwatch(), expected=[0])
     assert [(c.place.place_id, c.geometry is not None) for c in match.candidates] == [(2, False), (0, True)]
+
+
+def test_a_query_does_no_more_than_it_is_allowed(town: Path) -> None:
+    recognizer = PlaceRecognizer.open(town)
+    match = recognizer.query(frame(1, 2, noise=5), allowance=Allowance(due_s=-1.0))
+    assert (match.state, match.scored) == (State.UNKNOWN, 0)
+    assert {c.reason for c in match.candidates} == {TOO_LATE}
+    cosines = [c.retrieval_score for c in match.candidates]
+    assert cosines == sorted(cosines, reverse=True)
+    recognizer.configure(Config().replace(**{"retrieval.top_k": 2}))
+    match = recognizer.query(frame(1, 2, noise=5), allowance=Allowance(effort=Effort(candidates=1 / 2)))
+    assert (len(match.candidates), match.scored) == (1, 1)
+    assert recognizer.query(frame(1, 2, noise=5)).scored == 2
+
+
+def test_half_of_the_locals_reach_the_re_ranker_and_all_of_them_the_map(town: Path) -> None:
+    seen: list[int] = []
+
+    def scorer(query: Features, candidates: Sequence[Features]) -> Scores:
+        seen.extend(len(each) for each in (query, *candidates))
+        return fake_scorer(query, candidates)
+
+    config = Config().replace(**{"extractor.max_keypoints": 16})
+    networks = Networks(FakeExtractor(config), scorer)  # type: ignore[arg-type]
+    view = View(make_features(0, 16, BOARD_DIM, BOARD_DIM // 2))
+    places = SessionMap(networks.extractor.spec)
+    places.add(frame(1, 1), view, 0)
+    for share, count in ((1.0, 16), (0.5, 8), (0.25, 4)):
+        networks.find(view, 0, places, config, Stopwatch(), allowance=Allowance(effort=Effort(locals=share)))
+        assert seen == [count, count]
+        seen.clear()

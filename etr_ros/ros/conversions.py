@@ -182,6 +182,7 @@ def to_match_message(match: PlaceMatch, header: Header, map_id: str, map_frame: 
         map_frame=map_frame,
         state=_STATES[match.state],
         candidates=[to_candidate_message(candidate) for candidate in match.candidates],
+        scored=match.scored,
         stages=[StageTime(name=name, duration_ms=duration) for name, duration in match.stage_ms.items()],
     )
 

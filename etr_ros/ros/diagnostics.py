@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ class Counters:
 
     received: int = 0
     skipped: int = 0  # too soon or too close to the last query
+    spared: int = 0  # not answered because the node is overloaded
     answered: int = 0
     failed: int = 0
     dropped: int = 0
@@ -70,11 +71,19 @@ class Health:
         return time.monotonic() - (self.activated_s if last is None else last)
 
     def status(
-        self, name: str, state: str, info: MapInfo | None, problems: Sequence[str] = (), *, is_silent: bool = False
+        self,
+        name: str,
+        state: str,
+        info: MapInfo | None,
+        problems: Sequence[str] = (),
+        *,
+        is_silent: bool = False,
+        values: Mapping[str, Any] | None = None,
     ) -> DiagnosticStatus:
         """The status of the node called `name` in lifecycle state `state`.
 
         `problems` says what is wrong with what comes in or goes out; `is_silent` when the first is that no images come.
+        `values` are told beside the counters.
         """
         now, before = self.counters, self._before
         period_s = max(time.monotonic() - self._before_s, 1e-3)
@@ -95,7 +104,7 @@ class Health:
         else:
             level, message = OK, now.last_match.state.value if now.last_match else "waiting for the first answer"
 
-        values: dict[str, Any] = {
+        told: dict[str, Any] = {
             "state": state,
             "map": info.path if info else "",
             "map id": info.map_id if info else "",
@@ -106,6 +115,7 @@ class Health:
             "images answered": now.answered,
             "images dropped (node busy)": now.dropped,
             "images skipped (limits between queries, or no keyframe)": now.skipped,
+            "images spared (node overloaded)": now.spared,
             "images that could not be used": now.failed,
             "time in queue (ms)": f"{now.last_wait_ms:.1f}",
             "age of the last answer (ms)": f"{now.last_age_ms:.1f}",
@@ -115,9 +125,10 @@ class Health:
             "problems": "; ".join(problems),
             "last error": self.last_error,
         }
+        told |= values or {}
         for stage, duration_ms in (now.last_match.stage_ms if now.last_match else {}).items():
-            values[f"{stage} (ms)"] = f"{duration_ms:.1f}"
-        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+            told[f"{stage} (ms)"] = f"{duration_ms:.1f}"
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in told.items()]
         return DiagnosticStatus(level=level, name=name, message=message, hardware_id="", values=pairs)
 
 

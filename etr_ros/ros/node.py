@@ -19,8 +19,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
+from etr_ros.anytime import UNLIMITED
 from etr_ros.config import RobotConfig
 from etr_ros.errors import EtrError, MapError
+from etr_ros.overload import Pacing
 from etr_ros.ros import conversions, interfaces, parameters
 from etr_ros.ros.backends import Backends
 from etr_ros.ros.diagnostics import Health, why_no_images
@@ -80,6 +82,7 @@ class PlaceRecognitionNode(LifecycleNode):
         self.phase = "unconfigured"
         self.health = Health()
         self._gate = QueryGate()
+        self._pacing = Pacing()
         self.recognizer: Recognizer | None = None
         self.worker: NewestWorker[Arrival, PlaceMatch | None] | None = None
         self.sensors: Sensors | None = None
@@ -168,7 +171,7 @@ class PlaceRecognitionNode(LifecycleNode):
     def _listen(self) -> None:
         node, camera = self._config.node, interfaces.camera(self._config.node)
         self.health.activated()
-        self._gate = QueryGate()
+        self._gate, self._pacing = QueryGate(), Pacing()
         needs_pose = self._config.loop.enabled
         self.sensors = Sensors(self, self._config.sensor, reliable=node.reliable, needs_pose=needs_pose)
         self.backends = Backends(self, self._config.backend, self.requests.localize_soon)
@@ -192,9 +195,11 @@ class PlaceRecognitionNode(LifecycleNode):
         if worker is None or sensors is None:
             return
         counters.image_came()
-        stamp_ns, asked = conversions.stamp_ns(message.header.stamp), worker.is_asked
-        if self._gate.admit(stamp_ns, sensors.newest_pose, self._config.node, always=asked):
-            worker.offer(Arrival(message, time.perf_counter(), asked))
+        stamp_ns, asked, now_s = conversions.stamp_ns(message.header.stamp), worker.is_asked, time.perf_counter()
+        if now_s < self._pacing.idle_until_s and not asked:
+            counters.spared += 1
+        elif self._gate.admit(stamp_ns, sensors.newest_pose, self._config.node, always=asked):
+            worker.offer(Arrival(message, now_s, asked))
             counters.dropped = worker.dropped
         else:
             counters.skipped += 1
@@ -215,7 +220,9 @@ class PlaceRecognitionNode(LifecycleNode):
             recognizer.restart()
             self._answers.restart()
         completed_s = time.perf_counter()
-        answer = recognizer.answer(frame, sensors.segment, arrival.asked)
+        pacing, deadline_ms = self._pacing, self._config.node.deadline_ms
+        allowance = UNLIMITED if arrival.asked else pacing.allowance(arrival.at_s, deadline_ms)
+        answer = recognizer.answer(frame, sensors.segment, arrival.asked, allowance)
         if answer is None:
             counters.skipped += 1
             return None
@@ -235,6 +242,8 @@ class PlaceRecognitionNode(LifecycleNode):
             if pose is not None and self.backends is not None:
                 self.backends.publish_pose(pose)
         counters.last_match, counters.last_age_ms = match, message.age_ms
+        if not arrival.asked:  # somebody who waits for it gets all of the work, however long it takes
+            pacing.published(match, arrival.at_s, started_s, deadline_ms)
         return message
 
     def _publish_loop(self, loop: LoopClosure, camera_frame: str) -> PoseWithCovarianceStamped | None:
@@ -268,7 +277,10 @@ class PlaceRecognitionNode(LifecycleNode):
         problems = [self.why_silent(silent_s)] if quiet else []
         for source in (self.sensors, self.backends):
             problems += source.problems() if source is not None else []
-        status = self.health.status(name, self.phase, info, problems, is_silent=quiet)
+        overloaded = self._pacing.problem(node.deadline_ms)
+        problems += [overloaded] if overloaded else []
+        values = self._pacing.describe(node.deadline_ms)
+        status = self.health.status(name, self.phase, info, problems, is_silent=quiet, values=values)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from etr_ros.anytime import UNLIMITED, Allowance, Effort
 from etr_ros.config import Config
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.errors import ImageError, MapError
@@ -45,8 +46,10 @@ class FakeRecognizer:
     def restart(self) -> None:
         pass
 
-    def answer(self, frame: Frame, segment: int = 0, asked: bool = False) -> LoopAnswer:
-        return LoopAnswer(self.query(frame), ())
+    def answer(
+        self, frame: Frame, segment: int = 0, asked: bool = False, allowance: Allowance = UNLIMITED
+    ) -> LoopAnswer:
+        return LoopAnswer(self.query(frame, allowance.effort), ())
 
     @property
     def info(self) -> MapInfo:
@@ -59,7 +62,7 @@ class FakeRecognizer:
     def configure(self, config: Config) -> None:
         self._config = config
 
-    def query(self, frame: Frame) -> PlaceMatch:
+    def query(self, frame: Frame, effort: Effort) -> PlaceMatch:
         blue, green, red = map(int, frame.image[0, 0])
         time.sleep(green * SECONDS_PER_GREEN)
         if red == NO_KEYPOINTS:
@@ -67,7 +70,8 @@ class FakeRecognizer:
         if red == BUG:
             raise ZeroDivisionError("a bug")
         state = {AMBIGUOUS: State.AMBIGUOUS, UNKNOWN: State.UNKNOWN}.get(red, State.LOCALIZED)
-        ids = [(blue + i) % len(self._map) for i in range(min(self._config.retrieval.top_k, len(self._map)))]
+        count = effort.share(min(self._config.retrieval.top_k, len(self._map)), effort.candidates)
+        ids = [(blue + i) % len(self._map) for i in range(count)]
         candidates = tuple(self._candidate(rank, place_id, state) for rank, place_id in enumerate(ids))
         return PlaceMatch(frame.stamp_ns, state, candidates, {"extract": 1.0, "retrieve": 2.0})
 

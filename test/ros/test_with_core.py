@@ -13,6 +13,7 @@ from robot import NodeProcess, Robot
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.types import Frame, Pose
+from etr_ros_msgs.msg import PlaceMatch
 
 COMMAND = (sys.executable, "-m", "etr_ros.ros.main")
 PLACES = 4
@@ -47,5 +48,16 @@ def test_images_of_places_find_their_places(robot: Robot, real_map: Path, tmp_pa
         stages = {stage.name: stage.duration_ms for stage in match.stages}
         assert {"wait", "decode", "extract", "retrieve", "rerank"} <= stages.keys()
         assert all(duration_ms >= 0 for duration_ms in stages.values())
+        assert match.scored == len(match.candidates) == PLACES
+
+        assert robot.set(node__deadline_ms=0.01).successful  # shorter than extraction
+        unranked = robot.show(robot.image(scene(1)))
+        assert (unranked.scored, unranked.state) == (0, PlaceMatch.STATE_UNKNOWN)
+        assert unranked.candidates[0].place_id == 1
+        assert all("not re-ranked: the answer was due" in candidate.reason for candidate in unranked.candidates)
+        assert int(robot.value("answers without re-ranking")) == 1
+        assert robot.set(node__deadline_ms=60_000.0).successful
+        ranked = robot.show(robot.image(scene(1)))
+        assert ranked.scored == PLACES
         assert process.stop() == 0
         assert "Traceback" not in process.output

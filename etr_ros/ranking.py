@@ -1,0 +1,62 @@
+"""Candidates in the order of a re-ranker's scores, as many as there is time for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from etr_ros.anytime import SETTLED, TOO_LATE, Allowance
+from etr_ros.rerank import Scorer
+from etr_ros.types import Candidate, Features, View
+
+ViewOf = Callable[[int], View]
+
+
+def ranked(
+    scorer: Scorer,
+    query: Features,
+    proposed: Sequence[Candidate],
+    expected: Sequence[int],
+    view_of: ViewOf,
+    allowance: Allowance,
+    settled: Callable[[Sequence[Candidate], Sequence[Candidate]], bool],
+) -> list[Candidate]:
+    """The candidates by their score; behind them, as they were proposed, those there was no time or need for.
+
+    `proposed` are best first. Without a deadline all are scored at once; with one, the places of the ids `expected`
+    first and then from the best on, chunk by chunk, until the time is up or the `settled` (of the scored and of the
+    waiting) say that there is no need.
+    """
+    waiting, scored, reason = list(proposed), list[tuple[Candidate, float]](), ""
+    if allowance.is_limited:
+        waiting.sort(key=lambda each: each.place.place_id not in expected)
+    while waiting and not reason:
+        count = allowance.next_chunk(len(waiting))
+        if count:
+            started_s = allowance.clock()
+            scored += _scored(scorer, query, waiting[:count], view_of)
+            waiting = waiting[count:]
+            allowance.pace.ranked(count, started_s, allowance.clock())
+            reason = SETTLED if waiting and settled([each for each, _ in scored], waiting) else ""
+        else:
+            reason = TOO_LATE
+    scored.sort(key=lambda each: -each[1])
+    return [each for each, _ in scored] + [dataclasses.replace(each, reason=reason) for each in waiting]
+
+
+def _scored(
+    scorer: Scorer, query: Features, proposed: Sequence[Candidate], view_of: ViewOf
+) -> list[tuple[Candidate, float]]:
+    """Each candidate as the re-ranker judges it, and what it is ordered by."""
+    scores = scorer(query, [view_of(each.place.place_id).features for each in proposed])
+    probabilities, inliers = scores.probabilities, scores.inliers
+    judged = [
+        dataclasses.replace(
+            candidate,
+            etr_score=float(scores.values[i]) if inliers is None else None,
+            probability=None if probabilities is None else float(probabilities[i]),
+            inliers=None if inliers is None else int(inliers[i]),
+        )
+        for i, candidate in enumerate(proposed)
+    ]
+    return list(zip(judged, scores.values.tolist(), strict=True))
