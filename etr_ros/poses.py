@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -16,6 +17,8 @@ from etr_ros.types import Pose
 
 MAX_GAP_NS = 500_000_000  # poses further apart are not interpolated
 NEAREST_NS = 20_000_000  # a single pose holds this long before and after its stamp
+MAX_M = 1e9  # numbers beyond are no poses
+MIN_NORM = 1e-6  # of a quaternion
 
 _QUATERNION = ("qx", "qy", "qz", "qw")
 
@@ -35,6 +38,11 @@ def to_pose(values: ArrayLike, frame_id: str = "map") -> Pose | None:
     x, y, z = row[:3].tolist()
     qx, qy, qz, qw = (row[3:] / np.linalg.norm(row[3:])).tolist()
     return Pose((x, y, z), (qx, qy, qz, qw), frame_id)
+
+
+def is_pose(values: Sequence[float]) -> bool:
+    """Whether `to_pose` would take the 7 numbers."""
+    return all(abs(value) < MAX_M for value in values) and math.hypot(*values[3:]) >= MIN_NORM  # NaN is not below
 
 
 class PoseTrack:
@@ -81,9 +89,9 @@ class PoseTrack:
 
 def _are_poses(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N, 7) -> (N,)"""
-    in_range = (np.abs(rows) < 1e9).all(axis=1)
+    in_range = (np.abs(rows) < MAX_M).all(axis=1)
     norms = np.linalg.norm(np.where(in_range[:, None], rows[:, 3:], 0.0), axis=1)
-    return np.asarray(in_range & (norms >= 1e-6))
+    return np.asarray(in_range & (norms >= MIN_NORM))
 
 
 def _between(start: NDArray[np.float64], end: NDArray[np.float64], share: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from etr_ros.errors import DataError
-from etr_ros.poses import to_pose
+from etr_ros.poses import is_pose
 from etr_ros.result import Outcome, Query
 from etr_ros.transforms import Matrix
 from etr_ros.types import Candidate, Geometry, LoopClosure, Place, PlaceMatch, Pose
@@ -82,9 +82,10 @@ class Row:
     def pose(self, prefix: str = "") -> Pose | None:
         if not self.knows(prefix + "x"):
             return None
-        x, y, z, qx, qy, qz, qw = (self.number(prefix + name) for name in _POSE[:7])
-        if to_pose((x, y, z, qx, qy, qz, qw)) is None:
+        values = [self.number(prefix + name) for name in _POSE[:7]]
+        if not is_pose(values):
             raise DataError(f"the pose of columns {prefix}x to {prefix}qw is none")
+        x, y, z, qx, qy, qz, qw = values
         return Pose((x, y, z), (qx, qy, qz, qw), self.text(prefix + "frame"))
 
     def covariance(self) -> Matrix | None:

@@ -35,15 +35,13 @@ def inliers(a: Features, b: Features) -> NDArray[np.int64]:
     return matches[epipolar_inliers(a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]])]
 
 
-def epipolar_inliers(points_a: FloatArray, points_b: FloatArray) -> NDArray[np.bool_]:
+def epipolar_inliers(points_a: FloatArray, points_b: FloatArray, iterations: int = MAX_ITERATIONS) -> NDArray[np.bool_]:
     """Which of the matched pixels (M, 2) agree with the best fundamental matrix: (M,), all False when there is none."""
     none = np.zeros(len(points_a), bool)
     if len(points_a) < MIN_MATCHES:
         return none
     try:
-        model, mask = cv2.findFundamentalMat(
-            points_a, points_b, cv2.USAC_MAGSAC, THRESHOLD_PX, CONFIDENCE, MAX_ITERATIONS
-        )
+        model, mask = cv2.findFundamentalMat(points_a, points_b, cv2.USAC_MAGSAC, THRESHOLD_PX, CONFIDENCE, iterations)
     except cv2.error:  # OpenCV asserts that it found a model when the points are degenerate
         return none
     return none if model is None or mask is None else mask.ravel().astype(bool)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etr_ros.errors import DataError
-from etr_ros.poses import PoseTrack, poses_of_files, stamp_in_name, to_pose
+from etr_ros.poses import PoseTrack, is_pose, poses_of_files, stamp_in_name, to_pose
 
 SECOND = 1_000_000_000
 HALF = np.sqrt(0.5)
@@ -71,6 +71,11 @@ def test_unusable_rows_are_left_out() -> None:
     assert to_pose(row(np.nan)) is None
     assert to_pose(row(0, (0, 0, 0, 1e300))) is None
     assert to_pose(row(1, (0, 0, 0, 0))) is None
+
+
+@given(st.lists(st.one_of(st.floats(), st.sampled_from([0.0, 1e-6, 1e9])), min_size=7, max_size=7))
+def test_is_pose_says_what_to_pose_takes(values: list[float]) -> None:
+    assert is_pose(values) == (to_pose(values) is not None)
 
 
 def test_quaternions_are_normalised() -> None:
