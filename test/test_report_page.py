@@ -12,7 +12,7 @@ import chromium
 from etr_ros import result_files
 from etr_ros.report.page import write_report
 from etr_ros.result import Result
-from report_maker import laps, loop_result
+from report_maker import laps, loop_result, place_result
 from result_maker import made_result
 
 PROGRAM = chromium.find()
@@ -184,6 +184,34 @@ def test_what_a_screen_reader_meets(page: chromium.Page) -> None:
     for role, name in met:
         if role in ("button", "checkbox", "radio", "searchbox", "listbox", "option", "image"):
             assert name, role
+
+
+def test_localization_shows_the_map_and_what_is_not_in_it(browser: chromium.Page, tmp_path: Path) -> None:
+    result = place_result(tmp_path / "r", tmp_path / "map", laps(50))
+    write_report(tmp_path / "r", tmp_path / "r.html")
+    browser.problems.clear()
+    browser.resize(1200, 900)
+    browser.open(tmp_path / "r.html")
+    browser.wait("document.querySelector('#map .entry') && document.querySelector('#map .place')")
+    tiles = browser.run("[...document.querySelectorAll('.tile dt')].map(name => name.textContent)")
+    assert {"Localized", "Wrong places", "UNKNOWN recall", "UNKNOWN precision", "Recall@1"} <= set(tiles)
+    states = result.manifest["counts"]["states"]
+    assert browser.run(ROWS) == sum(states.values()) > states["localized"]
+    for state in ("localized", "ambiguous"):
+        browser.click(f"document.querySelector('input[name=state][value={state}]')?.closest('label')")
+    unknown = browser.run("[...document.querySelectorAll('#list tbody tr')].map(row => row.textContent)")
+    assert len(unknown) == states["unknown"] > 0
+    assert all(text.startswith(("missed", "rejected")) for text in unknown)
+    browser.click("document.getElementById('reset')")
+    browser.click("document.querySelector('#list .right').closest('tr').querySelector('button')")
+    browser.wait(f"{DIALOG}.open && {DIALOG}.querySelectorAll('.agree').length >= 20")
+    assert browser.run(f"{DIALOG}.querySelectorAll('image').length") == 2  # the second one is the map's
+    assert "accepted, and right" in browser.run(f"{DIALOG}.textContent")
+    browser.press("Escape")
+    browser.resize(360, 740)
+    browser.wait("document.querySelector('#map svg').getBoundingClientRect().width < 360")
+    assert browser.run("document.documentElement.scrollWidth") <= 360
+    assert browser.problems == []
 
 
 def test_names_from_outside_do_nothing(browser: chromium.Page, tmp_path: Path) -> None:
