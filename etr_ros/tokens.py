@@ -103,7 +103,7 @@ def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
         cosines = a.descriptors[k].float() @ b.descriptors[k].float().T  # (La, Lb)
         if not all_visible:
             cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
-        partner_a[k], best_b[k] = _argmax(cosines), cosines.amax(dim=0)
+        partner_a[k], best_b[k] = argmax(cosines), cosines.amax(dim=0)
         best_a[k] = cosines.gather(1, partner_a[k, :, None]).squeeze(1)
     return partner_a, best_a, best_b
 
@@ -123,11 +123,11 @@ def _kept(
     cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
     if is_traced() or not other.mask.all():
         cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
-    partners = column = _argmax(cosines)
+    partners = column = argmax(cosines)
     values = [cosines.gather(2, column[..., None])]
     for _ in range(best - 1):
         cosines = cosines.scatter(2, column[..., None], -1.0)
-        column = _argmax(cosines)
+        column = argmax(cosines)
         values.append(cosines.gather(2, column[..., None]))
     summary = None if alike is None else torch.cat([_by_cell(x, largest, mutual), alike], dim=1)
     return Matches(rows, partners, torch.cat(values, dim=2), mutual.gather(1, rows), x.mask.gather(1, rows), summary)
@@ -150,7 +150,7 @@ def _global_cosine(a: Locals, b: Locals) -> Tensor:
     return F.cosine_similarity(a.global_descriptor, b.global_descriptor, dim=1)[:, None].to(a.xy.dtype)
 
 
-def _argmax(x: Tensor) -> Tensor:
+def argmax(x: Tensor) -> Tensor:
     """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
     return x.argmax(dim=-1) if x.is_cuda or is_traced() else torch.from_numpy(x.numpy().argmax(axis=-1))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,3 +97,26 @@ def test_sampled_descriptors_have_length_one() -> None:
         assert sampled.shape == (20, 16)
         assert torch.allclose(sampled.norm(dim=1), torch.ones(20), atol=1e-5)
     assert kp.sample_descriptors(dense, torch.zeros(0, 2), 32, 48).shape == (0, 16)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_the_window_maximum_is_that_of_pooling(seed: int, height: int, width: int, radius: int) -> None:
+    x = torch.randn(2, height, width, generator=torch.Generator().manual_seed(seed))
+    pooled = F.max_pool2d(x[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
+    assert torch.equal(kp.window_max(x, radius), pooled)
+    assert torch.equal(kp.window_max(x.half(), radius), pooled.half())
+    mask = x > 1
+    covered = kp.window_max(mask.view(torch.uint8), radius).view(torch.bool)
+    assert torch.equal(covered, F.max_pool2d(mask.float()[:, None], 2 * radius + 1, 1, radius)[:, 0] > 0)
+
+
+def test_a_weight_is_that_of_the_whole_map_interpolated() -> None:
+    generator = torch.Generator().manual_seed(0)
+    heatmap, weight = torch.rand(2, 48, 64, generator=generator), torch.rand(2, 1, 6, 8, generator=generator)
+    whole = heatmap * F.interpolate(weight, (48, 64), mode="bilinear", align_corners=False)[:, 0]
+    for i, (points, scores) in enumerate(kp.strongest(heatmap, 40, 0.3, 0, weight)):
+        xs, ys = points.long().T
+        torch.testing.assert_close(scores, whole[i, ys, xs], atol=1e-6, rtol=0)
+        above = whole[i][heatmap[i] > 0.3]
+        torch.testing.assert_close(scores, above.sort(descending=True).values[:40], atol=1e-6, rtol=0)

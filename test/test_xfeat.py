@@ -73,3 +73,18 @@ def test_points_are_found_and_matched_again(network: XFeat) -> None:
     repeatability, precision = score(network, picture(640, 352), homography(640, 352))
     assert repeatability > 0.25  # by chance 0.06
     assert precision > 0.45
+
+
+def test_folded_batch_norms_change_nothing() -> None:
+    torch.manual_seed(0)
+    network = XFeat().eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2.0)
+    rgb = torch.rand(1, 3, 64, 96)
+    before = network(rgb)
+    freeze(network)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+    for ours, folded in zip(before, network(rgb), strict=True):
+        torch.testing.assert_close(folded, ours, atol=1e-4, rtol=1e-4)

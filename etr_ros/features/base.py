@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +39,18 @@ class LocalNetwork(nn.Module):
 
 def to_gray(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W) luma (ITU-R BT.601 weights)."""
-    weights = rgb.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (rgb * weights).sum(dim=1, keepdim=True)
+    return weighted_channels(rgb, 0.299, 0.587, 0.114)
+
+
+def mean_channel(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), the mean of the channels."""
+    return weighted_channels(rgb, 1 / 3, 1 / 3, 1 / 3)
+
+
+def weighted_channels(rgb: Tensor, *weights: float) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W). Channel by channel, as torch is slow at sums over the innermost dimension."""
+    red, green, blue = (rgb[:, i : i + 1] * weight for i, weight in enumerate(weights))
+    return red + green + blue
 
 
 def half_on_cuda(device: torch.device) -> torch.autocast:
@@ -49,6 +60,17 @@ def half_on_cuda(device: torch.device) -> torch.autocast:
 
 @torch.no_grad()
 def freeze(network: nn.Module) -> nn.Module:
-    """`network` ready for inference: evaluation mode, no gradients, channels-last weights."""
+    """`network` ready for inference: evaluation mode, no gradients, channels-last weights, batch norms folded into the
+    convolutions that they directly follow in an `nn.Sequential`."""
     network = network.eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Sequential):
+            _fold_batch_norms(module)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _fold_batch_norms(sequence: nn.Sequential) -> None:
+    for i in range(len(sequence) - 1):
+        convolution, norm = sequence[i], sequence[i + 1]
+        if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+            sequence[i], sequence[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()

@@ -74,7 +74,7 @@ class Extractor:
         if min(height, width) < MIN_SIDE_PX:
             raise ImageError(f"a picture of {width}x{height} is too small: {MIN_SIDE_PX} pixels a side are needed")
         for image in images:
-            if image.std() < MIN_CONTRAST:
+            if contrast(image) < MIN_CONTRAST:
                 raise ImageError(
                     "the picture shows too little: it is of one brightness all over (lens covered, or too dark?)"
                 )
@@ -147,15 +147,20 @@ def network_input(images: Sequence[NDArray[np.uint8]], max_side: int, multiple: 
     """Pictures of one size -> (B, 3, H, W) RGB float32 in [0, 1] at the network's size, channels last."""
     height, width = images[0].shape[:2]
     size = network_size(width, height, max_side, multiple)
-    return torch.stack([to_tensor(image, *size) for image in images]).contiguous(memory_format=torch.channels_last)
+    return torch.stack([to_rgb(image, *size) for image in images]).permute(0, 3, 1, 2).float().div_(255.0)
 
 
-def to_tensor(image: NDArray[np.uint8], width: int, height: int) -> Tensor:
-    """(H, W, 3) BGR uint8 -> (3, height, width) RGB float32 in [0, 1]."""
+def to_rgb(image: NDArray[np.uint8], width: int, height: int) -> Tensor:
+    """(H, W, 3) BGR uint8 -> (height, width, 3) RGB uint8."""
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    rgb = np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1))
-    return torch.from_numpy(rgb).float() / 255.0
+    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def contrast(image: NDArray[np.uint8]) -> float:
+    """Standard deviation of all values of a (H, W, 3) picture."""
+    means, deviations = cv2.meanStdDev(image)
+    return float(np.sqrt((deviations**2).mean() + means.var()))
 
 
 def to_numpy(x: Tensor) -> NDArray[np.float32]:

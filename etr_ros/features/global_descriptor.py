@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from etr_ros import weights
 from etr_ros.errors import WeightsError
 from etr_ros.features.base import Extraction, LocalNetwork
+from etr_ros.tokens import argmax
 
 
 class GlobalHead(nn.Module):
@@ -67,10 +68,13 @@ class Vlad(GlobalHead):
 
     def aggregate(self, dense: Tensor) -> Tensor:
         """(B, D, h, w), not necessarily normalised -> residual sums (B, clusters * D), L2-normalised."""
+        count, clusters = len(dense), len(self.centres)
         x = F.normalize(dense.float().flatten(2).transpose(1, 2), dim=2)  # (B, hw, D)
-        nearest = (x @ self.centres.t()).argmax(dim=2)  # (B, hw)
-        member = F.one_hot(nearest, len(self.centres)).to(x.dtype)  # (B, hw, K)
-        sums = member.transpose(1, 2) @ x - member.sum(dim=1)[..., None] * self.centres  # (B, K, D)
+        nearest = argmax(x @ self.centres.t())  # (B, hw)
+        rows = (nearest + clusters * torch.arange(count, device=x.device)[:, None]).flatten()  # of all B * K clusters
+        sums = x.new_zeros(count * clusters, x.shape[2]).index_add_(0, rows, x.flatten(0, 1))
+        members = rows.bincount(minlength=count * clusters).view(count, clusters, 1)
+        sums = sums.view(count, clusters, -1) - members * self.centres  # (B, K, D)
         return F.normalize(F.normalize(sums, dim=2).flatten(1), dim=1)
 
     def forward(self, rgb: Tensor, found: Extraction) -> Tensor:

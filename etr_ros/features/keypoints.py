@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,41 +29,44 @@ def suppress_neighbours(heatmap: Tensor, radius: int) -> Tensor:
 
     kept = is_maximum(heatmap)
     for _ in range(2):
-        covered = window_max(kept.to(heatmap.dtype), radius) > 0
+        covered = window_max(kept.view(torch.uint8), radius).view(torch.bool)
         rest = heatmap.masked_fill(covered, 0.0)
         kept = kept | (is_maximum(rest) & ~covered)
     return heatmap.masked_fill(~kept, 0.0)
 
 
 def window_max(x: Tensor, radius: int) -> Tensor:
-    """Largest value of the square window around each pixel of (B, H, W), as maxima of shifted rows, then columns.
+    """Largest value of the square window around each pixel of (B, H, W), float32 or uint8.
 
-    On a CPU this takes a fraction of the time of `max_pool2d`, which is not vectorised for a single channel.
+    On a CPU OpenCV's dilation takes a tenth of the time of `max_pool2d`, which is not vectorised for a single channel.
     """
-    for dim in (1, 2):
-        size = x.shape[dim]
-        padding = (radius, radius) if dim == 2 else (0, 0, radius, radius)
-        padded = F.pad(x, padding, value=float("-inf"))
-        x = padded.narrow(dim, 0, size)
-        for shift in range(1, 2 * radius + 1):
-            x = torch.maximum(x, padded.narrow(dim, shift, size))
-    return x
+    size = 2 * radius + 1
+    if x.is_cuda or x.dtype not in (torch.float32, torch.uint8):
+        return F.max_pool2d(x.float()[:, None], size, stride=1, padding=radius)[:, 0].to(x.dtype)
+    window = np.ones((size, size), np.uint8)
+    return torch.from_numpy(np.stack([cv2.dilate(each, window) for each in x.numpy()]))
 
 
-def strongest(heatmap: Tensor, count: int, threshold: float, border: int) -> list[tuple[Tensor, Tensor]]:
+def strongest(
+    heatmap: Tensor, count: int, threshold: float, border: int, weight: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
     """The `count` best pixels above `threshold` of each (H, W) map in (B, H, W), at least `border` pixels inside.
 
-    Returns per picture keypoints (N, 2) as x, y float32 and scores (N,), best first; ties go to the upper left pixel.
+    A `weight` (B, 1, h, w) that spans the picture is interpolated at the pixels above the threshold and multiplies
+    their scores. Returns per picture keypoints (N, 2) as x, y float32 and scores (N,), best first; ties go to the upper
+    left pixel.
     """
     _, height, width = heatmap.shape
     found = []
-    for scores_map in heatmap:
+    for i, scores_map in enumerate(heatmap):
         inner = scores_map[border : height - border, border : width - border]
         ys, xs = torch.nonzero(inner > threshold, as_tuple=True)
         scores = inner[ys, xs]
+        keypoints = torch.stack([xs + border, ys + border], dim=1).float()
+        if weight is not None:
+            scores = scores * _sample(weight[i], keypoints, height, width, "bilinear")[0]
         order = scores.argsort(descending=True, stable=True)[:count]
-        keypoints = torch.stack([xs[order] + border, ys[order] + border], dim=1).float()
-        found.append((keypoints, scores[order]))
+        found.append((keypoints[order], scores[order]))
     return found
 
 
@@ -70,6 +75,11 @@ def sample_descriptors(dense: Tensor, keypoints: Tensor, height: int, width: int
 
     Returns (N, C), L2-normalised.
     """
+    return F.normalize(_sample(dense, keypoints, height, width, mode, "zeros").t(), dim=1)
+
+
+def _sample(x: Tensor, keypoints: Tensor, height: int, width: int, mode: str, outside: str = "border") -> Tensor:
+    """A map (C, h, w) at keypoints (N, 2) -> (C, N)."""
     grid = (keypoints + 0.5) / keypoints.new_tensor([width, height]) * 2 - 1  # (N, 2) in (-1, 1)
-    sampled = F.grid_sample(dense[None], grid[None, None].to(dense.dtype), mode=mode, align_corners=False)[0, :, 0]
-    return F.normalize(sampled.t(), dim=1)
+    sampled = F.grid_sample(x[None], grid[None, None].to(x.dtype), mode, outside, align_corners=False)
+    return sampled[0, :, 0]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etr_ros.features import keypoints as kp
-from etr_ros.features.base import Extraction, LocalNetwork
+from etr_ros.features.base import Extraction, LocalNetwork, mean_channel
 
 
 class ConvBlock(nn.Module):
@@ -19,7 +19,7 @@ class ConvBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
         convolution = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
-        self.layer = nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=False), nn.ReLU())
+        self.layer = nn.Sequential(convolution, nn.BatchNorm2d(c_out, affine=False), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)  # type: ignore[no-any-return]
@@ -39,7 +39,6 @@ class XFeat(LocalNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.InstanceNorm2d(1)
         self.skip1 = nn.Sequential(nn.AvgPool2d(4, stride=4), nn.Conv2d(1, 24, 1))
         self.block1 = _blocks((1, 4), (4, 8, 3, 2), (8, 8), (8, 24, 3, 2))
         self.block2 = _blocks((24, 24), (24, 24))
@@ -59,7 +58,7 @@ class XFeat(LocalNetwork):
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) -> descriptors (B, 64, H/8, W/8), cell logits (B, 65, ...), reliability (B, 1, ...)."""
-        gray = self.norm(rgb.mean(dim=1, keepdim=True))  # (B, 1, H, W)
+        gray = _standardised(mean_channel(rgb))  # (B, 1, H, W)
         quarter = self.block2(self.block1(gray) + self.skip1(gray))  # (B, 24, H/4, W/4)
         eighth = self.block3(quarter)  # (B, 64, H/8, W/8)
         sixteenth = self.block4(eighth)
@@ -75,9 +74,7 @@ class XFeat(LocalNetwork):
         height, width = rgb.shape[-2:]
         dense, logits, reliability = self(rgb)
         peaks = kp.suppress_neighbours(kp.cells_to_heatmap(logits), self.nms_radius)  # (B, H, W)
-        peaks = peaks.masked_fill(peaks <= self.detection_threshold, 0.0)
-        heatmap = peaks * _resize(reliability, (height, width)).squeeze(1)
-        found = kp.strongest(heatmap, max_keypoints, threshold=0.0, border=0)
+        found = kp.strongest(peaks, max_keypoints, self.detection_threshold, border=0, weight=reliability)
         normalised = F.normalize(dense, dim=1)
         return Extraction(
             keypoints=[points for points, _ in found],
@@ -89,6 +86,12 @@ class XFeat(LocalNetwork):
             scales=[torch.zeros(len(scores), dtype=torch.uint8) for _, scores in found],
             dense=dense,
         )
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """(B, 1, H, W): each picture with mean 0 and variance 1."""
+    variance, mean = torch.var_mean(x, dim=(2, 3), correction=0, keepdim=True)
+    return (x - mean) * (variance + 1e-5).rsqrt()
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
