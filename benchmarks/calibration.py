@@ -9,6 +9,7 @@ is in DIR already is not made again, but for replays with other weights. Folders
 candidates that are right, the expected calibration error (ECE), that of probabilities which are true on so few pictures
 (mean of draws), average precision, recall at 100 % precision, and the wrong among those accepted at 0.9 - by the
 re-ranker's own probability, and by fits to the levels, to the pictures, and to both, which is the one that is written.
+Then, for levels, the false places and loops per km that `decision.max_false_loops_per_km` lets through.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from etr_ros import calibration, ground_truth, metrics, rerank, result_files
 from etr_ros.build import build_map
-from etr_ros.calibration import METHODS, Calibration
+from etr_ros.calibration import LOOPS, METHODS, PLACES, Calibration
 from etr_ros.calibration_fit import fit
 from etr_ros.cli.calibrate import summary
 from etr_ros.config import Config
@@ -45,6 +46,8 @@ COLUMNS = (
     *("places", "pictures", "right", "probability", "ECE", "ECE if true"),
     *("average precision", "recall at 100 % precision", "accepted at 0.9", "of them wrong"),
 )
+RATES = 1.0, 5.0, 10.0, 20.0  # false ones per km that are asked for
+RATE_COLUMNS = "level", "probability", "what", "per km asked for", "threshold", "accepted", "false", "false per km"
 PLAIN = Config().replace(**{"decision.calibration": ""})
 SPACING = "keyframe.distance_m=1.0", "keyframe.angle_deg=30", "decision.calibration="
 TOPICS = {
@@ -84,6 +87,10 @@ def main() -> int:
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     for part in unseen:
         judge(part, fits)
+    print(f"\n| {' | '.join(RATE_COLUMNS)} |\n|{' --- |' * len(RATE_COLUMNS)}")
+    for part in unseen:
+        if part.km > 0:
+            judge_rates(part, fits)
     return 0
 
 
@@ -163,6 +170,24 @@ def judge(part: Samples, fits: Mapping[str, Calibration]) -> None:
             f"| {error_if_true(probability):.3f} | {curve.average_precision:.3f} "
             f"| {100 * curve.recall_at_full_precision:.1f} % | {accepted.sum()} | {(accepted & ~right).sum()} |"
         )
+
+
+def judge_rates(part: Samples, fits: Mapping[str, Calibration]) -> None:
+    """A row for each rate of false places, or of false loops, that a fit gives a threshold for."""
+    for name, found in fits.items():
+        best: dict[int, tuple[float, bool]] = {}
+        for row, probability in zip(part.rows, found.probabilities([row.evidence for row in part.rows]), strict=True):
+            best[row.picture] = max(best.get(row.picture, (-1.0, False)), (probability, not row.is_right))
+        loops = part.loops or ()
+        told = zip(found.probabilities([evidence for evidence, _ in loops]), (bad for _, bad in loops), strict=True)
+        for kind, answers in ((PLACES, [*best.values()]), (LOOPS, [*told])):
+            for allowed in RATES if kind in found.curves else ():
+                least = found.curves[kind].threshold(allowed)
+                kept = [is_false for probability, is_false in answers if least is not None and probability >= least]
+                print(
+                    f"| {part.source} | {name} | {kind} | {allowed:g} | {'none' if least is None else f'{least:.3f}'} "
+                    f"| {len(kept)} | {sum(kept)} | {sum(kept) / part.km:.1f} |"
+                )
 
 
 def error_if_true(probability: NDArray[np.float64]) -> float:

@@ -66,7 +66,7 @@ def topic_type(bag: Bag, name: str, types: Collection[str], what: str) -> str:
         f"its {what} topics are: {', '.join(fitting)}" if fitting else f"it has no {what} topic ({', '.join(types)})"
     )
     if not name:
-        raise DataError(f"name the {what} topic to read of the bag {bag.path}; {others}")
+        raise DataError(f"say with --{what}-topic TOPIC what to read of the bag {bag.path}; {others}")
     problem = f"has no topic {name}" if topic is None else f"has {name} as {topic.type}, which is no {what}"
     raise DataError(f"the bag {bag.path} {problem}; {others}")
 

@@ -201,7 +201,7 @@ def test_build_map_errors(
 def test_bag_without_topic_names_the_topics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = drive(tmp_path / "survey", "sqlite3", pictures=2)
     assert main(["build-map", "--bag", str(bag), "--output", str(tmp_path / "map")]) == 1
-    assert "name the image topic" in (error := capsys.readouterr().err)
+    assert "say with --image-topic TOPIC" in (error := capsys.readouterr().err)
     assert "/camera (sensor_msgs/msg/Image)" in error
 
 

@@ -39,7 +39,7 @@ def test_two_cameras_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     messages = [(topic, T0, image(T0, LAPS[0])) for topic in ("/left", "/right")]
     two = write_bag(tmp_path / "two", "mcap", messages)
     said = refused(capsys, "replay", two, "--output", tmp_path / "r")
-    assert "/left (sensor_msgs/msg/CompressedImage), /right (" in said
+    assert "--image-topic TOPIC" in said and "/left (sensor_msgs/msg/CompressedImage), /right (" in said
     assert "has no topic /front" in refused(
         capsys, "replay", two, "--output", tmp_path / "r", "--image-topic", "/front"
     )

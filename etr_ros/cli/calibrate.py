@@ -116,4 +116,4 @@ def _rates(kind: str, curve: Curve) -> Iterator[str]:
         row = int((curve.thresholds < least).sum())
         counts = f"{curve.answers[row]} accepted, {curve.false[row]} false"
         yield f"  at most {allowed:g} per km: from {least:.3f} on, {counts}"
-    yield f"  (rates below {3 / curve.km:.1g} per km cannot be told from none on so short a way)"
+    yield f"  (rates below {3 / curve.km:.2g} per km cannot be told from none on so short a way)"
