@@ -14,11 +14,12 @@ import datetime as dt
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -27,10 +28,12 @@ from benchmarks.cost import macs_per_pair, parameters
 from benchmarks.reranking import Judged, Prepared, Score, judge, prepare
 from benchmarks.test_sets import TestSet, test_sets
 from etr_ros import rerank
-from etr_ros.config import Config
+from etr_ros.config import Config, RerankConfig
+from etr_ros.types import Features
 
 PEERS: dict[str, Score | None] = {"none": None, "mutual": peers.mutual, "magsac": peers.magsac}
 WITH_OWN_FEATURES = {"sift-ransac": peers.SiftRansac, "lightglue": peers.LightGlue}
+CONFIRMED = "+geometry"  # behind the name of an ETR: its best are confirmed by geometry, as a node does it
 EXPLAINED = {
     "none": "the order of retrieval",
     "mutual": "number of mutual nearest neighbours",
@@ -49,9 +52,10 @@ def main() -> int:
     parser.add_argument(
         "--rerankers",
         nargs="+",
-        default=["none", "mutual", "magsac", "etr-s"],
+        default=["none", "mutual", "magsac", "etr-s", "etr-s+geometry"],
         metavar="NAME",
-        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file",
+        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; "
+        f"the last two also with {CONFIRMED} behind the name",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
@@ -67,8 +71,8 @@ def main() -> int:
             continue
         prepared = prepare(test_set, config, args.work / "maps", args.top_k)
         for name in args.rerankers:
-            judged = judge(prepared, scorer(name, args.extractor, test_set, prepared), Path(name).stem)
-            rows.append(summary(test_set.name, Path(name).stem, judged))
+            judged = judge(prepared, scorer(name, args.extractor, test_set, prepared), short(name))
+            rows.append(summary(test_set.name, short(name), judged))
             shown = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if isinstance(value, float))
             print(f"{test_set.name}, {name}: {shown}", flush=True)
     args.output.write_text(page(rows, args), encoding="utf-8")
@@ -82,8 +86,26 @@ def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> 
         return PEERS[name]
     if name in WITH_OWN_FEATURES:
         return peers.of_pictures(prepared, test_set.database, test_set.query, WITH_OWN_FEATURES[name])
-    loaded = rerank.load(name, extractor, torch.device("cpu"))
-    return lambda query, candidates: loaded(query, candidates).values  # type: ignore[misc]
+    loaded = rerank.load(name.removesuffix(CONFIRMED), extractor, torch.device("cpu"))
+    if not isinstance(loaded, rerank.EtrScorer):
+        raise SystemExit(f"accuracy: {name} is no ETR")
+    if name.endswith(CONFIRMED):
+        return lambda query, candidates: confirmed(loaded, query, candidates)
+    return lambda query, candidates: loaded(query, candidates).values
+
+
+def confirmed(scorer: rerank.EtrScorer, query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:
+    """Scores (K,) of which the best are confirmed by geometry."""
+    values = scorer(query, candidates).values
+    best = np.argsort(-values, kind="stable")[: RerankConfig.confirmed]
+    values[best] = scorer.confirm(query, [candidates[i] for i in best], values[best]).values
+    return values
+
+
+def short(name: str) -> str:
+    """A name without folder and file type."""
+    stem = Path(name.removesuffix(CONFIRMED)).stem
+    return stem + CONFIRMED * name.endswith(CONFIRMED)
 
 
 def summary(set_name: str, name: str, judged: Judged) -> dict[str, object]:
@@ -140,10 +162,13 @@ def _percent(value: float, interval: tuple[float, float] | None = None) -> str:
 def _described(name: str, extractor: str) -> str:
     if name in EXPLAINED:
         return f"| {name} | {EXPLAINED[name]} | - | - |"
+    if name.endswith(CONFIRMED):
+        shown = Path(name).stem.removesuffix(CONFIRMED)
+        return f"| {short(name)} | {shown}, its best {RerankConfig.confirmed} confirmed by geometry | - | - |"
     config = rerank.load(name, extractor, torch.device("cpu")).model.config  # type: ignore[union-attr]
     shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("extractor", "local_dim", "scales")}
     told = ", ".join(f"{key} {value}" for key, value in shape.items())
-    return f"| {Path(name).stem} | {told} | {parameters(config)} | {macs_per_pair(config) / 1e6:.1f} M |"
+    return f"| {short(name)} | {told} | {parameters(config)} | {macs_per_pair(config) / 1e6:.1f} M |"
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class RerankConfig:
     max_locals: int = option(
         0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
     )
+    confirmed: int = option(
+        5, "Best re-ranked candidates that geometry has a look at before their order is final; 0: none", low=0, high=100
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals, is_traced
+from etr_ros.tokens import RELATIONS, CorrelationTokens, DescriptorTokens, Locals, Points, Tokens, is_traced, relations
 
 TOKENS = ("descriptor", "correlation")
 ATTENTIONS = ("full", "linear")
@@ -29,6 +29,8 @@ class EtrConfig:
     locals of each picture that match best. `max_locals` are read of each picture, strongest first.
 
     best: largest cosines that a correlation token holds. summary: one token more sums up how all locals match.
+    consistent: a correlation token tells how many others move as it does, and full attention is told of each pair of
+    matches whether they move alike.
     pool: "average" takes the mean of the tokens (the paper); "gated" adds their mean weighted by a gate, the
     probability that a token's match is right, which training can supervise.
     """
@@ -48,6 +50,7 @@ class EtrConfig:
     ffn_width: int = 96
     best: int = 2
     summary: bool = True
+    consistent: bool = True
 
     def __post_init__(self) -> None:
         for name, allowed in (("tokens", TOKENS), ("attention", ATTENTIONS), ("pool", POOLS)):
@@ -74,24 +77,21 @@ class Attention(nn.Module):
     """Multi-head attention of `x` over `source`; full softmax, or linear with the feature map elu + 1
     (Katharopoulos et al., "Transformers are RNNs", 2020), whose cost grows with L instead of L*L."""
 
-    def __init__(self, width: int, heads: int, kind: str) -> None:
+    def __init__(self, width: int, heads: int, kind: str, consistent: bool) -> None:
         super().__init__()
         self.heads, self.kind = heads, kind
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
+        self.bias = nn.Linear(RELATIONS, heads, bias=False) if consistent and kind == "full" else None
 
-    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
-        """x (B, L, W), source (B, S, W), source_mask (B, S) of the source's own padding -> (B, L, W)."""
+    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor, related: Tensor | None) -> Tensor:
+        """x (B, L, W), source (B, S, W), source_mask (B, S) of the source's own padding, relations of their tokens
+        (RELATIONS, B, L, S) -> (B, L, W)."""
         q = self._split(self.query(x))  # (B, H, L, W/H)
         k, v = (self._split(part) for part in self.key_value(source).chunk(2, dim=-1))  # (B, H, S, W/H)
         if self.kind == "full":
-            # no mask is faster; a picture without any token attends to its padding: an even mix instead of 0/0
-            unmasked = not is_traced() and bool(source_mask.all())
-            visible = None if unmasked else source_mask | ~source_mask.any(dim=1, keepdim=True)
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=None if visible is None else visible[:, None, None, :]
-            )
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self._added(source_mask, related))
         else:
             q = F.elu(q) + 1
             k = (F.elu(k) + 1) * source_mask[:, None, :, None]
@@ -99,6 +99,16 @@ class Attention(nn.Module):
             total = (q * k.sum(dim=2, keepdim=True)).sum(dim=-1, keepdim=True)  # (B, H, L, 1)
             mixed = q @ summary / total.clamp_min(1e-6)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _added(self, source_mask: Tensor, related: Tensor | None) -> Tensor | None:
+        """What is added to the logits of attention, or None, which is faster."""
+        # a picture without any token attends to its padding: an even mix instead of 0/0
+        unmasked = not is_traced() and bool(source_mask.all())
+        visible = None if unmasked else (source_mask | ~source_mask.any(dim=1, keepdim=True))[:, None, None, :]
+        if self.bias is None or related is None:
+            return visible
+        bias = (self.bias.weight @ related.flatten(1)).view(-1, *related.shape[1:]).transpose(0, 1)  # (B, H, L, S)
+        return bias if visible is None else bias.masked_fill(~visible, float("-inf"))
 
     def _split(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, -1, (self.heads, -1)).transpose(1, 2)
@@ -109,15 +119,16 @@ class Layer(nn.Module):
 
     def __init__(self, config: EtrConfig) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.heads, config.attention)
+        consistent = config.consistent and config.tokens == "correlation"
+        self.attention = Attention(config.width, config.heads, config.attention, consistent)
         self.ffn = nn.Sequential(
             nn.Linear(config.width, config.ffn_width), nn.ReLU(), nn.Linear(config.ffn_width, config.width)
         )
         self.norm_attention = nn.LayerNorm(config.width)
         self.norm_ffn = nn.LayerNorm(config.width)
 
-    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
-        x = self.norm_attention(x + self.attention(x, source, source_mask))
+    def forward(self, x: Tensor, source: Tensor, source_mask: Tensor, related: Tensor | None) -> Tensor:
+        x = self.norm_attention(x + self.attention(x, source, source_mask, related))
         return self.norm_ffn(x + self.ffn(x))  # type: ignore[no-any-return]
 
 
@@ -129,10 +140,11 @@ class Block(nn.Module):
         self.self_layer = Layer(config)
         self.cross_layer = Layer(config)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (2B, T, W) and their mask (2B, T): the B pictures of one side, then the B of the other."""
-        x = self.self_layer(x, x, mask)
-        return self.cross_layer(x, _swap_sides(x), _swap_sides(mask))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, mask: Tensor, within: Tensor | None, across: Tensor | None) -> Tensor:
+        """Tokens (2B, T, W) and their mask (2B, T): the B pictures of one side, then the B of the other; and how their
+        matches relate within a picture and to those of the other, (RELATIONS, 2B, T, T)."""
+        x = self.self_layer(x, x, mask, within)
+        return self.cross_layer(x, _swap_sides(x), _swap_sides(mask), across)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,11 +173,15 @@ class ETR(nn.Module):
         """Logits (B,) that `a` and `b` (B pictures each, any number of locals) show the same place."""
         return self.read(*self.tokens(a, b)).logits
 
-    def read(self, tokens_a: Tensor, mask_a: Tensor, tokens_b: Tensor, mask_b: Tensor) -> Reading:
-        """The same from tokens (B, T, W) and their masks (B, T)."""
-        x, mask = _stack_sides(tokens_a, mask_a, tokens_b, mask_b)  # (2B, T, W), (2B, T)
+    def read(self, a: Tokens, b: Tokens) -> Reading:
+        """The same from the tokens of both sides."""
+        tokens = _stack_sides(a, b)  # (2B, T, W)
+        x, mask, within, across = tokens.values, tokens.mask, None, None
+        if (points := tokens.points) is not None and self.config.attention == "full":
+            other = Points(_swap_sides(points.matched), _swap_sides(points.own))
+            within, across = (relations(points, each, tokens.leading) for each in (points, other))
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, mask, within, across)
         gates = None if self.gate is None else self.gate(x).squeeze(2)  # (2B, T)
         pooled = average(x, mask)  # (2B, W)
         if gates is not None:
@@ -181,11 +197,17 @@ def average(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def _stack_sides(tokens_a: Tensor, mask_a: Tensor, tokens_b: Tensor, mask_b: Tensor) -> tuple[Tensor, Tensor]:
-    length = max(tokens_a.shape[1], tokens_b.shape[1])
-    x = torch.cat([F.pad(side, (0, 0, 0, length - side.shape[1])) for side in (tokens_a, tokens_b)])
-    mask = torch.cat([F.pad(side, (0, length - side.shape[1])) for side in (mask_a, mask_b)])
-    return x, mask
+def _stack_sides(a: Tokens, b: Tokens) -> Tokens:
+    length = max(a.values.shape[1], b.values.shape[1])
+    values = torch.cat([F.pad(side.values, (0, 0, 0, length - side.values.shape[1])) for side in (a, b)])
+    mask = torch.cat([F.pad(side.mask, (0, length - side.mask.shape[1])) for side in (a, b)])
+    if a.points is None or b.points is None:
+        return Tokens(values, mask)
+    own, matched = (
+        torch.cat([F.pad(side, (0, 0, 0, length - a.leading - side.shape[1])) for side in sides])
+        for sides in ((a.points.own, b.points.own), (a.points.matched, b.points.matched))
+    )
+    return Tokens(values, mask, Points(own, matched), a.leading)
 
 
 def _sides(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import calibration, decision, evidence, geometry, ranking, rerank
-from etr_ros.anytime import UNLIMITED, Allowance, is_settled
+from etr_ros.anytime import TOO_LATE, UNLIMITED, Allowance, is_settled
 from etr_ros.calibration import PLACES, Calibration
 from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
@@ -136,10 +136,13 @@ class Networks:
         can_settle = allowance.is_limited and not with_geometry and self.calibration is None
 
         def settled(scored: Sequence[Candidate], waiting: Sequence[Candidate]) -> bool:
-            return can_settle and is_settled(scored, waiting, config.decision, least)
+            may_rise = [*scored, *waiting] if config.rerank.confirmed else waiting
+            return can_settle and is_settled(scored, may_rise, config.decision, least)
 
         if self.scorer is not None:
             candidates = ranking.ranked(self.scorer, view.features, candidates, expected, view_of, allowance, settled)
+            confirmed = config.rerank.confirmed if all(each.reason != TOO_LATE for each in candidates) else 0
+            candidates = ranking.confirmed(self.scorer, view.features, candidates, view_of, confirmed)
         watch.lap("rerank")
         if with_geometry:
             candidates = _verified(view, candidates, expected, view_of, config.geometry)

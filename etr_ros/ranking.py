@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from etr_ros.anytime import SETTLED, TOO_LATE, Allowance
-from etr_ros.rerank import Scorer
+from etr_ros.rerank import EtrScorer, Scorer
 from etr_ros.types import Candidate, Features, View
 
 ViewOf = Callable[[int], View]
@@ -42,6 +44,31 @@ def ranked(
             reason = TOO_LATE
     scored.sort(key=lambda each: -each[1])
     return [each for each, _ in scored] + [dataclasses.replace(each, reason=reason) for each in waiting]
+
+
+def confirmed(
+    scorer: Scorer, query: Features, candidates: list[Candidate], view_of: ViewOf, count: int
+) -> list[Candidate]:
+    """The `count` best of candidates that are in order, ordered anew by score and geometry, and the others as before;
+    geometry can only speak for a candidate. Re-rankers without a calibration for it keep their order."""
+    best = [each for each in candidates[:count] if each.etr_score is not None and not each.reason]
+    if not isinstance(scorer, EtrScorer) or not scorer.calibration.per_inlier or not best:
+        return candidates
+    features = [view_of(each.place.place_id).features for each in best]
+    scores = scorer.confirm(query, features, np.array([each.etr_score for each in best], np.float32))
+    if scores.probabilities is None or scores.inliers is None:
+        raise ValueError("a confirmed score has a probability and inliers")
+    judged = [
+        dataclasses.replace(
+            each,
+            etr_score=float(scores.values[i]),
+            probability=float(scores.probabilities[i]),
+            inliers=int(scores.inliers[i]),
+        )
+        for i, each in enumerate(best)
+    ]
+    order = np.argsort(-scores.values, kind="stable")
+    return [judged[i] for i in order] + candidates[len(best) :]
 
 
 def _scored(

@@ -28,10 +28,14 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Calibration:
-    """Match probability = sigmoid(slope * score + offset) (Platt scaling), fitted on validation places."""
+    """Match probability = sigmoid(slope * score + offset) (Platt scaling), fitted on validation places.
+
+    The score of a candidate that geometry confirms is higher by `per_inlier` for each of its matches that agree.
+    """
 
     slope: float = 1.0
     offset: float = 0.0
+    per_inlier: float = 0.0
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Scores (K,) -> probabilities (K,) in [0, 1]."""
@@ -141,6 +145,15 @@ class EtrScorer:
             values = self.model(one.expand(len(batch)), batch).float().cpu().numpy()
         return Scores(values, self.calibration.probabilities(values))
 
+    def confirm(self, query: Features, candidates: Sequence[Features], values: FloatArray) -> Scores:
+        """Scores (K,) of candidates that geometry had a look at, from their `values` (K,) of before.
+
+        Verification tells apart what ETR alone confuses; for the few best it costs little.
+        """
+        counts = np.array([len(verify.inliers(query, candidate)) for candidate in candidates], np.int64)
+        confirmed = (values + self.calibration.per_inlier * counts).astype(np.float32)
+        return Scores(confirmed, self.calibration.probabilities(confirmed), counts)
+
 
 def collate(pictures: Sequence[Features], max_locals: int) -> Locals:
     """The strongest `max_locals` locals of each picture, padded to the longest, as ETR reads them."""
@@ -176,6 +189,13 @@ def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]
         "calibration": json.dumps(dataclasses.asdict(calibration)),
     }
     weights.save_tensors(path, model.state_dict(), header | notes)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What `save` was given to note in an ETR weight file. Raises WeightsError."""
+    read_header(path)
+    with safetensors.safe_open(path, "pt") as file:
+        return {key: value for key, value in file.metadata().items() if key not in ("kind", "config", "calibration")}
 
 
 def read_header(path: Path) -> tuple[EtrConfig, Calibration]:

@@ -17,6 +17,10 @@ FREQUENCIES = 4
 POINTS = 3  # own position, matched position, displacement
 GRID = 4  # cells of a summary, across and down
 SUMMARY = 3 * GRID * GRID + 1
+TOLERANCES = 0.03, 0.2  # of relative disagreement
+NEAR = 0.25  # distance of matches that a smooth surface carries along, in half sides
+SUPPORT = 2 * len(TOLERANCES)
+RELATIONS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +72,26 @@ class Matches:
     summary: Tensor | None  # (B, SUMMARY)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """Where the matches of B pictures are: (B, T, 2) in the picture itself and in the other one."""
+
+    own: Tensor
+    matched: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """What the blocks of ETR read of B pictures: the tokens (B, T, W), their mask (B, T), False = padding, and where
+    the matches are that they stand for, (B, T - leading), when the attention is told of it; `leading` tokens in front
+    stand for the whole picture."""
+
+    values: Tensor
+    mask: Tensor
+    points: Points | None = None
+    leading: int = 0
+
+
 @torch.no_grad()
 def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: bool = True) -> tuple[Matches, Matches]:
     """The best `count` matches as `a` sees them and as `b` sees them, by cosine of the local descriptors; of each the
@@ -99,8 +123,9 @@ def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
     best_a, best_b = a.xy.new_empty(size, length_a), b.xy.new_empty(size, length_b)
     partner_a = torch.empty(size, length_a, dtype=torch.long, device=a.xy.device)
     all_visible = bool(a.mask.all() and b.mask.all())
+    cosines = a.xy.new_empty(length_a, length_b)
     for k in range(size):
-        cosines = a.descriptors[k].float() @ b.descriptors[k].float().T  # (La, Lb)
+        torch.mm(a.descriptors[k].float(), b.descriptors[k].float().T, out=cosines)
         if not all_visible:
             cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
         partner_a[k], best_b[k] = argmax(cosines), cosines.amax(dim=0)
@@ -126,7 +151,7 @@ def _kept(
     partners = column = argmax(cosines)
     values = [cosines.gather(2, column[..., None])]
     for _ in range(best - 1):
-        cosines = cosines.scatter(2, column[..., None], -1.0)
+        cosines.scatter_(2, column[..., None], -1.0)
         column = argmax(cosines)
         values.append(cosines.gather(2, column[..., None]))
     summary = None if alike is None else torch.cat([_by_cell(x, largest, mutual), alike], dim=1)
@@ -150,6 +175,43 @@ def _global_cosine(a: Locals, b: Locals) -> Tensor:
     return F.cosine_similarity(a.global_descriptor, b.global_descriptor, dim=1)[:, None].to(a.xy.dtype)
 
 
+def disagreement(x: Points, y: Points) -> tuple[Tensor, Tensor]:
+    """How far each match of `x` (T) and each of `y` (S) are from moving alike, and how far apart they are, (B, T, S).
+
+    With u and v the vectors between the two matches in either picture it is |u - v|^2 / (|u|^2 + |v|^2): 0 for the
+    same shift, small for a small turn or zoom, 1 for unrelated vectors, and at most 2 (spatial consistency, Leordeanu
+    and Hebert 2005). The distance is the root mean square of |u| and |v|, in half sides.
+    """
+    apart = _square_distances(x.own - x.matched, y.own - y.matched)
+    lengths = _square_distances(torch.cat([x.own, x.matched], dim=-1), torch.cat([y.own, y.matched], dim=-1))
+    return apart / (lengths + 1e-4), (0.5 * lengths).sqrt()
+
+
+def _square_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(B, T, C) and (B, S, C) -> (B, T, S)."""
+    squares = x.square().sum(dim=-1)[:, :, None] + y.square().sum(dim=-1)[:, None, :]
+    return torch.baddbmm(squares, x, y.transpose(1, 2), alpha=-2.0).clamp_min(0.0)
+
+
+def relations(x: Points, y: Points, leading: int) -> Tensor:
+    """What attention is told of pairs of matches, (RELATIONS, B, leading + T, leading + S): disagreement, whether it is
+    very small, and distance; 0 for the tokens in front."""
+    off, distance = disagreement(x, y)
+    return F.pad(torch.stack([off, (-off / TOLERANCES[0]).exp(), distance]), (leading, 0, leading, 0))
+
+
+def support(points: Points, weights: Tensor) -> Tensor:
+    """How many of the other matches, weighted by `weights` (B, T), move as each one does, (B, T, SUPPORT) as
+    logarithms: at each tolerance anywhere in the picture, and nearby."""
+    off, distance = disagreement(points, points)
+    near = (-(distance / NEAR).square()).exp()
+    counts = []
+    for tolerance in TOLERANCES:
+        alike = (-off / tolerance).exp()
+        counts += [alike @ weights[..., None], (alike * near) @ weights[..., None]]
+    return (torch.cat(counts, dim=-1) - weights[..., None]).clamp_min(0.0).log1p()  # all but itself
+
+
 def argmax(x: Tensor) -> Tensor:
     """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
     return x.argmax(dim=-1) if x.is_cuda or is_traced() else torch.from_numpy(x.numpy().argmax(axis=-1))
@@ -171,13 +233,13 @@ class DescriptorTokens(nn.Module):
         self.segment = nn.Embedding(2, config.width)  # 0 = local, 1 = global
         self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
 
-    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens (B, L, W) of a, their mask (B, L), tokens of b, their mask."""
-        return *self._embed(a), *self._embed(b)
+    def forward(self, a: Locals, b: Locals) -> tuple[Tokens, Tokens]:
+        """The tokens of a and of b, one for each local."""
+        return self._embed(a), self._embed(b)
 
-    def _embed(self, x: Locals) -> tuple[Tensor, Tensor]:
+    def _embed(self, x: Locals) -> Tokens:
         tokens = self.local(x.descriptors) + self.scale(x.scales.long()) + self.segment.weight[0]  # (B, L, W)
-        return with_global_token(tokens, x.mask, x.global_descriptor, self.globals, self.segment)
+        return with_global_token(Tokens(tokens, x.mask), x.global_descriptor, self.globals, self.segment)
 
 
 class CorrelationTokens(nn.Module):
@@ -189,8 +251,8 @@ class CorrelationTokens(nn.Module):
 
     def __init__(self, config: EtrConfig) -> None:
         super().__init__()
-        size = config.best + 2 + POINTS * 2 * (1 + 2 * FREQUENCIES)
-        self.max_tokens, self.best = config.max_tokens, config.best
+        size = config.best + 2 + POINTS * 2 * (1 + 2 * FREQUENCIES) + SUPPORT * config.consistent
+        self.max_tokens, self.best, self.consistent = config.max_tokens, config.best, config.consistent
         self.local = nn.Sequential(nn.Linear(size, config.width), nn.ReLU(), nn.Linear(config.width, config.width))
         self.summary: nn.Module | None = None
         if config.summary:
@@ -200,27 +262,28 @@ class CorrelationTokens(nn.Module):
         self.segment = nn.Embedding(2, config.width)
         self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
 
-    def forward(self, a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens (B, T, W) of a, their mask (B, T), tokens of b, their mask."""
+    def forward(self, a: Locals, b: Locals) -> tuple[Tokens, Tokens]:
+        """The tokens of a and of b, T each."""
         return self.embed(a, b, *correlate(a, b, self.max_tokens, self.best, self.summary is not None))
 
-    def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> tuple[Tokens, Tokens]:
         """The same from matches that are known."""
-        return *self._embed(a, b, of_a), *self._embed(b, a, of_b)
+        return self._embed(a, b, of_a), self._embed(b, a, of_b)
 
-    def _embed(self, x: Locals, other: Locals, matches: Matches) -> tuple[Tensor, Tensor]:
-        own_xy, matched_xy = take(x.xy, matches.rows), take(other.xy, matches.partners)  # (B, T, 2)
-        points = torch.cat([own_xy, matched_xy, matched_xy - own_xy], dim=-1)  # (B, T, 6)
+    def _embed(self, x: Locals, other: Locals, matches: Matches) -> Tokens:
+        points = Points(take(x.xy, matches.rows), take(other.xy, matches.partners))
+        where = torch.cat([points.own, points.matched, points.matched - points.own], dim=-1)  # (B, T, 6)
         margin = matches.cosines[..., :1] - matches.cosines[..., 1:2]
-        mutual = matches.mutual[..., None].to(points.dtype)
-        described = torch.cat([matches.cosines, margin, mutual, _fourier(points)], dim=-1)
+        mutual = matches.mutual[..., None].to(where.dtype)
+        described = [matches.cosines, margin, mutual, _fourier(where)]
+        if self.consistent:
+            described.append(support(points, (matches.mutual & matches.mask).to(where.dtype)))
         scale = self.scale(x.scales.gather(1, matches.rows).long())
-        tokens = self.local(described) + scale + self.segment.weight[0]  # (B, T, W)
-        mask = matches.mask
+        values = self.local(torch.cat(described, dim=-1)) + scale + self.segment.weight[0]  # (B, T, W)
+        tokens = Tokens(values, matches.mask, points if self.consistent else None)
         if self.summary is not None:
-            tokens = torch.cat([self.summary(matches.summary)[:, None], tokens], dim=1)
-            mask = F.pad(mask, (1, 0), value=True)
-        return with_global_token(tokens, mask, x.global_descriptor, self.globals, self.segment)
+            tokens = in_front(self.summary(matches.summary), tokens)
+        return with_global_token(tokens, x.global_descriptor, self.globals, self.segment)
 
 
 def _fourier(points: Tensor) -> Tensor:
@@ -231,12 +294,17 @@ def _fourier(points: Tensor) -> Tensor:
 
 
 def with_global_token(
-    tokens: Tensor, mask: Tensor, global_descriptor: Tensor | None, project: nn.Linear | None, segment: nn.Embedding
-) -> tuple[Tensor, Tensor]:
-    """`tokens` and their mask, led by the token of the global descriptor when the model has one."""
+    tokens: Tokens, global_descriptor: Tensor | None, project: nn.Linear | None, segment: nn.Embedding
+) -> Tokens:
+    """`tokens`, led by the token of the global descriptor when the model has one."""
     if project is None:
-        return tokens, mask
+        return tokens
     if global_descriptor is None:
         raise ValueError("this ETR reads a global descriptor, but the features carry none")
-    first = (project(global_descriptor) + segment.weight[1])[:, None]  # (B, 1, W)
-    return torch.cat([first, tokens], dim=1), F.pad(mask, (1, 0), value=True)
+    return in_front(project(global_descriptor) + segment.weight[1], tokens)
+
+
+def in_front(first: Tensor, tokens: Tokens) -> Tokens:
+    """`tokens` led by the token `first` (B, W)."""
+    values = torch.cat([first[:, None], tokens.values], dim=1)
+    return Tokens(values, F.pad(tokens.mask, (1, 0), value=True), tokens.points, tokens.leading + 1)

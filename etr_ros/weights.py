@@ -69,8 +69,8 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-xfeat.safetensors",
         what="ETR-S re-ranker for XFeat local features",
         licence="Apache-2.0",
-        sha256="58155dd535277ca14d3d73521011c7d733c5de99b73c3c6f2f2d3f440d1ccb0b",
-        size=608_572,
+        sha256="d88e951db88c986e9d6b77f2ca44d7954b886c36f1ed376bca9e5bff7fce1265",
+        size=389_880,
     ),
     WeightFile(
         name="xfeat",

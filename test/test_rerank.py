@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from builders import make_features
-from etr_ros import rerank
+from builders import make_features, make_place
+from etr_ros import ranking, rerank, verify
 from etr_ros.errors import ConfigError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.rerank import Calibration, EtrScorer
-from etr_ros.types import Features
+from etr_ros.types import Candidate, Features, View
 
 CPU = torch.device("cpu")
 CONFIG = EtrConfig(local_dim=8, max_locals=32, max_tokens=16, width=16, heads=2, ffn_width=16, blocks=1)
@@ -52,6 +53,37 @@ def test_a_saved_etr_scores_as_before(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores.values, expected, rtol=1e-4, atol=1e-5)
     assert scores.probabilities is not None and scores.inliers is None
     np.testing.assert_allclose(scores.probabilities, 1 / (1 + np.exp(-(2 * scores.values - 1))), rtol=1e-5)
+
+
+def test_geometry_confirms_the_best(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    scorer = EtrScorer(ETR(CONFIG), Calibration(1.0, -3.0, per_inlier=0.5), CPU)
+    query, other = make_features(0), make_features(1)
+    true = moved(query, 5.0)
+    views = {0: View(other), 1: View(true), 2: View(other)}
+    ordered = [Candidate(make_place(i), 0.9, etr_score=1.0 - 0.1 * i, probability=0.1) for i in range(3)]
+    found = ranking.confirmed(scorer, query, ordered, views.__getitem__, 2)
+    assert [each.place.place_id for each in found] == [1, 0, 2]
+    inliers = len(verify.inliers(query, true))
+    assert inliers >= 30 and found[0].inliers == inliers and found[1].inliers is not None
+    assert found[0].etr_score == pytest.approx(0.9 + 0.5 * inliers)
+    assert found[0].probability == pytest.approx(1 / (1 + np.exp(3.0 - 0.9 - 0.5 * inliers)), rel=1e-4)
+    assert found[2] == ordered[2]  # not among the best
+
+
+def test_nothing_is_confirmed_where_geometry_has_no_say(tmp_path: Path) -> None:
+    query = make_features(0)
+    ordered = [Candidate(make_place(0), 0.9, etr_score=1.0, probability=0.1)]
+    late = [dataclasses.replace(ordered[0], reason="not re-ranked")]
+    torch.manual_seed(0)
+    model = ETR(CONFIG)
+    knows, does_not = (EtrScorer(model, Calibration(per_inlier=worth), CPU) for worth in (0.5, 0.0))
+    view_of = lambda _: View(moved(query, 5.0))  # noqa: E731
+    assert ranking.confirmed(does_not, query, ordered, view_of, 5) == ordered
+    assert ranking.confirmed(rerank.geometric_scorer, query, ordered, view_of, 5) == ordered
+    assert ranking.confirmed(knows, query, ordered, view_of, 0) == ordered
+    assert ranking.confirmed(knows, query, late, view_of, 5) == late
+    assert ranking.confirmed(knows, query, [], view_of, 5) == []
 
 
 def test_no_candidates_no_scores(tmp_path: Path) -> None:

@@ -52,8 +52,6 @@ def test_no_match_is_right_in_another_place() -> None:
 
 
 def test_a_pair_with_few_matches_weighs_nothing() -> None:
-    a, b = (
-        Locals(x.descriptors[:, :10], x.xy[:, :10], x.scales[:, :10], x.mask[:, :10]) for x in seen_twice(wrong=0)
-    )
+    a, b = (Locals(x.descriptors[:, :10], x.xy[:, :10], x.scales[:, :10], x.mask[:, :10]) for x in seen_twice(wrong=0))
     _, weights, _ = targets_of(a, b, 1.0)
     assert not weights.any()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etr_ros import tokens
-from etr_ros.tokens import GRID, Locals, correlate
+from etr_ros.tokens import GRID, TOLERANCES, Locals, Points, correlate, disagreement, relations, support
 
 
 def pictures(batch: int, length: int, seed: int, hidden: int = 0) -> Locals:
@@ -71,3 +71,62 @@ def test_what_an_export_records_computes_the_same(monkeypatch: pytest.MonkeyPatc
             assert torch.equal(getattr(ours, name), getattr(recorded, name))
         torch.testing.assert_close(ours.cosines, recorded.cosines, atol=1e-6, rtol=0)
         torch.testing.assert_close(ours.summary, recorded.summary, atol=1e-5, rtol=0)
+
+
+def moved(points: torch.Tensor, zoom: float, angle: float, shift: tuple[float, float]) -> torch.Tensor:
+    turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
+    return zoom * points @ turn.T + torch.tensor(shift)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    zoom=st.floats(0.7, 1.4),
+    angle=st.floats(-1.0, 1.0),
+    shift=st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)),
+)
+def test_disagreement_of_one_motion_is_that_of_its_turn_and_zoom(
+    seed: int, zoom: float, angle: float, shift: tuple[float, float]
+) -> None:
+    own = torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    points = Points(own, moved(own, zoom, angle, shift))
+    off, distance = disagreement(points, points)
+    expected = (1 + zoom**2 - 2 * zoom * np.cos(angle)) / (1 + zoom**2)  # |u - v|^2 / (|u|^2 + |v|^2), v = zoom * R u
+    apart = torch.cdist(own, own) > 0.3
+    torch.testing.assert_close(off[apart], torch.full_like(off[apart], expected), atol=2e-3, rtol=0)
+    torch.testing.assert_close(distance, distance.transpose(1, 2), atol=1e-4, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16))
+def test_disagreement_is_the_same_seen_from_either_picture(seed: int) -> None:
+    own, matched = (torch.rand(1, 9, 2, generator=torch.Generator().manual_seed(s)) for s in (seed, seed + 1))
+    there, back = (
+        disagreement(Points(own, matched), Points(own, matched)),
+        disagreement(Points(matched, own), Points(matched, own)),
+    )
+    for one, other in zip(there, back, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert (there[0] >= 0).all() and (there[0] <= 2 + 1e-4).all()
+
+
+def test_support_counts_the_matches_that_move_alike() -> None:
+    own = torch.rand(1, 20, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    matched = own + torch.tensor([0.1, -0.2])
+    matched[:, 15:] = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1  # five that do not
+    weights = torch.ones(1, 20)
+    weights[:, 14] = 0.0  # counts for nobody, and is counted for all the same
+    counts = support(Points(own, matched), weights).expm1()[0]
+    strict_anywhere = counts[:, 0]
+    assert (strict_anywhere[:14] >= 13 - 0.01).all() and strict_anywhere[14] >= 14 - 0.01
+    assert (strict_anywhere[15:] < 4).all()
+    assert (counts[:, 1::2] <= counts[:, ::2] + 1e-3).all()  # nearby are some of all
+
+
+def test_relations_of_tokens_in_front_are_nought() -> None:
+    own = torch.rand(2, 6, 2)
+    points = Points(own, own + 0.1)
+    told = relations(points, points, leading=2)
+    assert told.shape == (3, 2, 8, 8)
+    assert not told[:, :, :2].any() and not told[..., :2].any()
+    torch.testing.assert_close(told[1, :, 2:, 2:], (-told[0, :, 2:, 2:] / TOLERANCES[0]).exp())

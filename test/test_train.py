@@ -20,12 +20,15 @@ from etr_ros.rerank import Calibration
 from etr_ros.train import loop
 from etr_ros.train.augment import augment
 from etr_ros.train.batches import sample
+from etr_ros.train.calibrating import calibrated, fit_calibration
 from etr_ros.train.codebook import whitening
-from etr_ros.train.pairs import HARD_POOL, NEIGHBOURS, PairSet, Source, collect, read_overlaps
+from etr_ros.train.lookalikes import HARD_POOL
+from etr_ros.train.pairs import NEIGHBOURS, PairSet, Source, collect, read_overlaps
 from etr_ros.train.prepare import hold_out
 from etr_ros.train.run import Result
 from etr_ros.train.settings import TrainConfig
-from etr_ros.train.validation import Validation, fit_calibration
+from etr_ros.train.validation import Validation, judgements, validation_cases
+from etr_ros.train.vary import vary
 from etr_ros.types import Features
 
 MODEL = EtrConfig(local_dim=8, max_locals=40, max_tokens=24, width=16, heads=2, ffn_width=32, blocks=1)
@@ -79,6 +82,14 @@ def test_pairs_are_found_by_verification(pairs: PairSet) -> None:
     assert [len(rows) for rows in pairs.copies[:4]] == [2, 1, 2, 1]
 
 
+def test_places_that_geometry_cannot_tell_apart_are_no_negatives(tmp_path: Path) -> None:
+    a, twin = write_source(tmp_path / "a", 1), write_source(tmp_path / "b", 1)  # two floors that look the same
+    for drop in (False, True):
+        found = collect([a, twin, write_source(tmp_path / f"c{drop}", 2)], 40, quiet, drop_aliased=drop)
+        assert [p + 12 in found.lookalikes[p] for p in range(12)] == [not drop] * 12
+        assert all(set(range(24, 36)) & set(found.lookalikes[p].tolist()) for p in range(12))
+
+
 def test_known_overlap_decides_where_it_is_given(tmp_path: Path) -> None:
     listed = "file_a,file_b,overlap\n0000.jpg,0020.jpg,0.4\n0000.jpg,0040.jpg,0.1\n"
     (tmp_path / "pairs.csv").write_text(listed)
@@ -124,6 +135,29 @@ def test_what_was_taken_for_the_same_place_is_drawn_more_often(pairs: PairSet) -
     batch = sample(pairs, config, 0, difficulty)
     batch.note_difficulty(difficulty, torch.full((18,), 8.0))
     assert (difficulty[batch.anchors[batch.slots >= 0], batch.slots[batch.slots >= 0]] > 0.99).all()
+
+
+def test_varied_pairs_are_the_same_places_seen_otherwise(pairs: PairSet) -> None:
+    rows = torch.arange(24)
+    a, b = pairs.locals.select(rows), pairs.locals.select(rows.flip(0))
+    a, b = (dataclasses.replace(x, descriptors=x.descriptors.float()) for x in (a, b))
+    same = vary(a, b, dataclasses.replace(CONFIG, varied_share=0.0), np.random.default_rng(0))
+    for one, other in zip((a, b), same, strict=True):
+        assert torch.equal(one.xy, other.xy) and torch.equal(one.mask, other.mask)
+        assert torch.equal(one.descriptors, other.descriptors)
+    config = dataclasses.replace(CONFIG, varied_share=1.0)
+    varied, again = (vary(a, b, config, np.random.default_rng(1)) for _ in range(2))
+    assert all(torch.equal(x.xy, y.xy) and torch.equal(x.mask, y.mask) for x, y in zip(varied, again, strict=True))
+    for one, other in zip((a, b), varied, strict=True):
+        kept = other.mask.sum(dim=1) / one.mask.sum(dim=1)
+        assert (other.mask <= one.mask).all() and (kept > 0.2).all() and (kept < 1).any()
+        cosines = (other.descriptors * torch.nn.functional.normalize(one.descriptors, dim=2)).sum(dim=2)[other.mask]
+        assert (cosines > 0.8).all() and (cosines < 0.9999).any()
+    signs = [
+        torch.sign(((y.xy - y.xy.mean(1, True)) * (x.xy - x.xy.mean(1, True)))[..., 0].sum(1))
+        for x, y in zip((a, b), varied, strict=True)
+    ]
+    assert torch.equal(*signs) and len(signs[0].unique()) == 2  # both pictures of a pair are mirrored, or neither
 
 
 def test_training_learns(pairs: PairSet, tmp_path: Path) -> None:
@@ -220,6 +254,16 @@ def test_calibration_finds_the_true_curve(slope: float, offset: float) -> None:
     fitted = fit_calibration(scores, labels)
     assert fitted.slope == pytest.approx(slope, rel=0.15, abs=0.05)
     assert fitted.offset == pytest.approx(offset, abs=0.25)
+
+
+def test_calibration_finds_out_what_geometry_is_worth(pairs: PairSet, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    untrained = ETR(MODEL)  # its order is chance, geometry knows better
+    found = calibrated(judgements(untrained, pairs, validation_cases(pairs, CONFIG)))
+    assert found.per_inlier > 0
+    model, _ = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet)
+    trained = calibrated(judgements(model, pairs, validation_cases(pairs, CONFIG)))
+    assert np.isfinite([trained.slope, trained.offset, trained.per_inlier]).all() and trained.slope > 0
 
 
 def test_calibration_of_separable_scores_is_finite() -> None:

@@ -15,6 +15,7 @@ from etr_ros.tokens import CorrelationTokens, Locals, correlate
 from etr_ros.train.pairs import PairSet
 from etr_ros.train.settings import TrainConfig
 from etr_ros.train.teacher import gate_targets
+from etr_ros.train.vary import vary
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +82,10 @@ def _elsewhere(pairs: PairSet, anchor: int, rng: np.random.Generator) -> NDArray
     return far
 
 
-def batch_loss(model: ETR, pictures: Locals, batch: Batch, config: TrainConfig) -> tuple[Tensor, Tensor]:
+def batch_loss(model: ETR, pictures: Locals, batch: Batch, config: TrainConfig, step: int) -> tuple[Tensor, Tensor]:
     """The loss of a batch and its logits (N,); gates, where the model has any, learn from the verifier."""
     a, b = in_single_precision(pictures.select(batch.rows_a)), in_single_precision(pictures.select(batch.rows_b))
+    a, b = vary(a, b, config, np.random.default_rng((config.seed, step, 1)))
     if model.gate is None or not isinstance(model.tokens, CorrelationTokens):
         logits = model(a, b)
         return pair_loss(logits, batch, config), logits

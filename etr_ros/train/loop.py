@@ -19,7 +19,8 @@ from etr_ros.errors import DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.rerank import Calibration
 from etr_ros.train.batches import batch_loss, sample
-from etr_ros.train.pairs import HARD_POOL, PairSet
+from etr_ros.train.lookalikes import HARD_POOL
+from etr_ros.train.pairs import PairSet
 from etr_ros.train.settings import TrainConfig
 from etr_ros.train.validation import Validation, validate, validation_cases
 
@@ -68,7 +69,7 @@ def train(
             break
         batch = sample(pairs, config, step, state.difficulty)
         model.train()
-        loss, logits = batch_loss(model, pairs.locals, batch, config)
+        loss, logits = batch_loss(model, pairs.locals, batch, config, step)
         if not math.isfinite(loss.item()):
             raise DataError(
                 f"the loss is not finite at step {step}: lower the learning rate; "

@@ -20,18 +20,18 @@ from etr_ros.database import PlaceMap
 from etr_ros.errors import DataError
 from etr_ros.rerank import centred
 from etr_ros.tokens import Locals
+from etr_ros.train.lookalikes import Origin, find_lookalikes, without_aliased
 from etr_ros.types import Place, Pose
 
 COPY_MARK = "#"  # "hall_0007.jpg#2" is the second changed copy of hall_0007.jpg
 NEIGHBOURS = 8  # frames of a sequence that may show the same place
 SURE_INLIERS = 60  # geometrically verified matches that make a certain positive; half as many make a positive at all
 NEAR_M, NEAR_DEG = 3.0, 40.0  # poses that may show the same place
-FAR_M = 8.0  # poses that certainly do not
 SURE_OVERLAP = 0.5  # known covisibility of a certain positive; half as much makes a positive at all
 DOUBTFUL_INLIERS = 15  # fewer tell nothing
 MIN_LABEL = 0.5
-HARD_POOL = 40  # look-alikes kept per picture
 OWN_LOOKALIKES = 20  # of the same source, where it is not known what they share: verified one by one
+ALIASED_INLIERS = 30  # of different environments that look the same: geometry cannot tell them apart, nor can ETR
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,15 +96,21 @@ def read_overlaps(path: Path) -> dict[frozenset[str], float]:
         raise DataError(f"{path} must be a CSV with the columns file_a,file_b,overlap: {error}") from error
 
 
-def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str, int, int], None]) -> PairSet:
+def collect(
+    sources: Sequence[Source],
+    max_locals: int,
+    progress: Callable[[str, int, int], None],
+    drop_aliased: bool = False,
+) -> PairSet:
     """Read the features of all sources and find the pairs. `progress` hears (stage, done, total).
 
+    `drop_aliased` leaves out look-alikes that geometry cannot tell from the place: there is nothing to learn from them.
     Raises DataError when the sources give no pairs to learn from.
     """
     copies: list[NDArray[np.int64]] = []
     partners: list[dict[int, float]] = []  # of each original, with labels
     different: list[set[int]] = []  # of each original, those of its own source that show another place
-    origins: list[_Origin] = []
+    origins: list[Origin] = []
     rows: list[tuple[Source, int]] = []
     vectors: list[NDArray[np.float32]] = []
     for number, source in enumerate(sources):
@@ -114,13 +120,16 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
         for place in originals:
             copies.append(np.array([len(rows) + k for k in range(len(rows_of[place.name]))], np.int64))
             rows += [(source, row) for row in rows_of[place.name]]
-            origins.append(_Origin(number, place.pose, source.overlaps is not None))
+            origins.append(Origin(number, place.pose, source.overlaps is not None, source.place_map, place.place_id))
             own.append(source.place_map.view(place.place_id).features.global_descriptor)
         vectors += own
         found, apart = _labels(source, originals, np.stack(own), partial(progress, f"pairs of source {number + 1}"))
         partners += [{first + p: label for p, label in sorted(of_one.items())} for of_one in found]
         different += [{first + p for p in of_one} for of_one in apart]
     globals_ = np.stack(vectors)
+    lookalikes = find_lookalikes(globals_, partners, different, origins)
+    if drop_aliased:
+        lookalikes = without_aliased(lookalikes, origins, partial(progress, "look-alikes"))
     sure = [{p: label for p, label in found.items() if label >= MIN_LABEL} for found in partners]
     doubtful = [{p: label for p, label in found.items() if label < MIN_LABEL} for found in partners]
     pairs = PairSet(
@@ -128,7 +137,7 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
         copies,
         *_arrays(sure),
         *_arrays(doubtful),
-        _lookalikes(globals_, partners, different, origins),
+        lookalikes,
         globals_,
         np.array([origin.source for origin in origins], np.int64),
     )
@@ -138,15 +147,6 @@ def collect(sources: Sequence[Source], max_locals: int, progress: Callable[[str,
             "or poses, and sequences that show places more than once"
         )
     return pairs
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where an original is from: the number of its source, its pose, and whether all that it shares is listed."""
-
-    source: int
-    pose: Pose | None
-    is_listed: bool
 
 
 def _arrays(found: list[dict[int, float]]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
@@ -239,27 +239,6 @@ def _close(a: Pose, b: Pose) -> bool:
 
 def _inliers(place_map: PlaceMap, a: Place, b: Place) -> int:
     return len(verify.inliers(place_map.view(a.place_id).features, place_map.view(b.place_id).features))
-
-
-def _lookalikes(
-    vectors: NDArray[np.float32],
-    partners: list[dict[int, float]],
-    different: list[set[int]],
-    origins: list[_Origin],
-) -> list[NDArray[np.int64]]:
-    source = np.array([origin.source for origin in origins])
-    listed = np.array([origin.is_listed for origin in origins])
-    position = np.array([np.full(3, np.nan) if o.pose is None else o.pose.position_m for o in origins])
-    result = []
-    for i in range(len(vectors)):
-        far = np.linalg.norm(position - position[i], axis=1) >= FAR_M  # False where a pose is unknown
-        allowed = (source != source[i]) | listed | far
-        allowed[[*different[i]]] = True
-        allowed[[i, *partners[i]]] = False
-        ids = np.flatnonzero(allowed)
-        order = np.argsort(-(vectors[ids] @ vectors[i]), kind="stable")[:HARD_POOL]
-        result.append(ids[order])
-    return result
 
 
 def _locals(rows: list[tuple[Source, int]], max_locals: int) -> Locals:

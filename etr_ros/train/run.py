@@ -14,10 +14,11 @@ from etr_ros.errors import ConfigError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.features.extractor import LOCAL_NETWORKS
 from etr_ros.train import loop, pairs
+from etr_ros.train.calibrating import calibrated
 from etr_ros.train.curves import write_curves
 from etr_ros.train.prepare import hold_out, open_sources
 from etr_ros.train.settings import TrainConfig
-from etr_ros.train.validation import Validation, validate, validation_cases
+from etr_ros.train.validation import Validation, judgements, validate, validation_cases
 
 Show = Callable[..., None]  # (stage, done, total, note="")
 
@@ -98,7 +99,9 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
         before = validate(initial, sets[held], cases)
     after = validate(model, sets[held], cases)
     path = settings.output / "etr.safetensors"
-    rerank.save(path, model, report.best.calibration, {"seed": str(settings.seed), "steps": str(settings.steps)})
+    chosen_on = sets["validation"]
+    calibration = calibrated(judgements(model, chosen_on, validation_cases(chosen_on, train_config)))
+    rerank.save(path, model, calibration, {"seed": str(settings.seed), "steps": str(settings.steps)})
     result = Result(path, report, after, before, held)
     _write_metrics(settings, model, result, sets)
     return result
@@ -114,7 +117,10 @@ def _pair_sets(settings: Settings, config: Config, model: EtrConfig, show: Show)
     }
     if "validation" not in opened:
         opened["train"], opened["validation"] = hold_out(opened["train"], settings.seed)
-    return {name: pairs.collect(sources, model.max_locals, show) for name, sources in opened.items()}
+    return {
+        name: pairs.collect(sources, model.max_locals, show, drop_aliased=name == "train")
+        for name, sources in opened.items()
+    }
 
 
 def model_for(name: str, config: Config) -> EtrConfig:

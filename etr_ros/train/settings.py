@@ -18,6 +18,7 @@ class TrainConfig:
     negatives: int = 3
     elsewhere_share: float = 0.2  # of the negatives, look-alikes of a look-alike: anywhere
     doubtful_share: float = 0.3
+    varied_share: float = 0.8  # of the pairs, changed where ETR reads them, see `vary`
     gate_weight: float = 0.5  # of the loss of the gates, which learn from geometric verification
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from etr_ros import metrics
 from etr_ros.errors import DataError
 from etr_ros.etr import ETR
 from etr_ros.rerank import Calibration
+from etr_ros.tokens import Locals
 from etr_ros.train.batches import in_single_precision
+from etr_ros.train.calibrating import Judgement, fit_calibration, inliers_of_best
 from etr_ros.train.pairs import PairSet
 from etr_ros.train.settings import TrainConfig
+from etr_ros.train.teacher import HALF_SIDE_PX
+from etr_ros.types import Features
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,7 @@ def validate(model: ETR, pairs: PairSet, cases: list[Case]) -> Validation:
     model.eval()
     first_right, first_score, scores, labels = [], [], [], []
     for case in cases:
-        query = in_single_precision(pairs.locals.select(slice(case.query, case.query + 1)))
-        candidates = in_single_precision(pairs.locals.select(torch.from_numpy(case.candidates)))
-        with torch.inference_mode():
-            logits = model(query.expand(len(candidates)), candidates).numpy()
+        logits = logits_of(model, pairs, case)
         first_right.append(bool(case.right[int(logits.argmax())]))
         first_score.append(float(logits.max()))
         scores.append(logits)
@@ -92,22 +93,34 @@ def validate(model: ETR, pairs: PairSet, cases: list[Case]) -> Validation:
     )
 
 
-def fit_calibration(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> Calibration:
-    """Platt scaling by maximum likelihood with Platt's smoothed targets; the slope is kept positive."""
-    x, y = torch.from_numpy(scores).double(), torch.from_numpy(labels).double()
-    right, wrong = y.sum(), (1 - y).sum()
-    targets = torch.where(y > 0, (right + 1) / (right + 2), 1 / (wrong + 2))
-    mean, deviation = x.mean(), x.std().clamp_min(1e-6)
-    parameters = torch.tensor([0.0, 0.0], dtype=torch.float64, requires_grad=True)  # log slope and offset, standardised
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+def logits_of(model: ETR, pairs: PairSet, case: Case) -> NDArray[np.float32]:
+    """The scores (K,) of the candidates of a case."""
+    query = in_single_precision(pairs.locals.select(slice(case.query, case.query + 1)))
+    candidates = in_single_precision(pairs.locals.select(torch.from_numpy(case.candidates)))
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = model(query.expand(len(candidates)), candidates).numpy()
+    return logits
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        logits = parameters[0].exp() * (x - mean) / deviation + parameters[1]
-        loss = F.binary_cross_entropy_with_logits(logits, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    slope = float(parameters[0].detach().exp() / deviation)
-    return Calibration(slope, float(parameters[1].detach()) - slope * float(mean))
+def judgements(model: ETR, pairs: PairSet, cases: list[Case]) -> list[Judgement]:
+    """What the model, and geometry for the best of each case, make of the candidates."""
+    model.eval()
+    found = []
+    for case in cases:
+        logits = logits_of(model, pairs, case)
+        seen = partial(_features, pairs.locals)
+        inliers = inliers_of_best(seen(case.query), [partial(seen, row) for row in case.candidates.tolist()], logits)
+        found.append(Judgement(logits, inliers, case.right))
+    return found
+
+
+def _features(pictures: Locals, row: int) -> Features:
+    seen = pictures.mask[row]
+    return Features(
+        keypoints=(HALF_SIDE_PX * pictures.xy[row, seen] + HALF_SIDE_PX).numpy(),
+        scores=np.ones(int(seen.sum()), np.float32),
+        descriptors=pictures.descriptors[row, seen].float().numpy(),
+        scales=pictures.scales[row, seen].numpy(),
+        image_size=(int(2 * HALF_SIDE_PX), int(2 * HALF_SIDE_PX)),
+        global_descriptor=pictures.global_descriptor[row].numpy(),  # type: ignore[index]
+    )
