@@ -178,3 +178,12 @@ def test_problems_come_and_go_and_are_logged_once() -> None:
     now_s = 60.0
     problems.report("depth", "no depth at last")
     assert problems.take_new() == ["no depth at last"]
+
+
+def test_a_problem_of_a_moment_is_told_at_least_once() -> None:
+    now_s = 0.0
+    problems = Problems(lambda: now_s)
+    problems.report("jump", "a jump", hold_s=5.0)
+    now_s = 60.0
+    assert problems.lines() == ["a jump"]
+    assert problems.lines() == []

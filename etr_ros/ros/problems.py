@@ -23,14 +23,16 @@ class Problems:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._lines: dict[str, tuple[str, float]] = {}  # with the end of its time
+        self._unread: set[str] = set()
         self._seen_s: dict[str, float] = {}
         self._new: list[str] = []
 
     def report(self, key: str, line: str, hold_s: float = math.inf) -> None:
-        """Show `line` until it is replaced or cleared, or for `hold_s` seconds (an event)."""
+        """Show `line` until it is replaced or cleared, or for `hold_s` seconds (an event), and at least once."""
         with self._lock:
             now_s = self._clock_s()
             self._lines[key] = (line, now_s + hold_s)
+            self._unread.add(key)
             if now_s - self._seen_s.get(key, -math.inf) > QUIET_S:
                 self._new.append(line)
             self._seen_s[key] = now_s
@@ -53,8 +55,9 @@ class Problems:
     def lines(self) -> list[str]:
         """All that is wrong now, oldest first."""
         with self._lock:
-            now_s = self._clock_s()
-            self._lines = {key: (line, end_s) for key, (line, end_s) in self._lines.items() if end_s > now_s}
+            now_s, unread = self._clock_s(), self._unread
+            kept = {key: each for key, each in self._lines.items() if each[1] > now_s or key in unread}
+            self._lines, self._unread = kept, set()
             return [line for line, _ in self._lines.values()]
 
     def take_new(self) -> list[str]:

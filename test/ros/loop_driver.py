@@ -1,12 +1,16 @@
 """A robot that drives through the made-up world of test/landmarks.py and listens to a node in loop mode.
 
-As on a real robot, odometry comes at 10 Hz before and after the image, depth and camera info before it. What the
-sensors say can be replaced, one by one, by something bad.
+Odometry comes at 10 Hz before and after the image, depth and camera info before it. What the sensors say can be
+replaced, one by one, by something bad.
+
+Nothing here depends on how fast the machine is: an image is sent when the middleware has delivered what belongs to it,
+the next one when it was answered, and `drive` returns when every loop that the node counts has come.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import math
 import sys
@@ -15,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
 from robot import Robot
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Empty
@@ -30,8 +36,16 @@ from landmarks import CAMERA, Landmarks, picture
 
 NODE = (sys.executable, str(Path(__file__).parent / "loop_node.py"))
 HOUR_NS, ODOMETRY_NS = 3600 * 10**9, 10**8
-START_S, ATTEMPTS, PATIENCE_S = 300.0, 8, 5.0
+START_S, ATTEMPTS, PATIENCE_S = 300.0, 12, 20.0
+DELIVERY = Duration(seconds=120)
 NEAR_MPS, FAR_MPS = 1.0, 5.0  # over a step from keyframe to keyframe, and over a longer one
+DONE_WITH = (
+    "images answered",
+    "images dropped (node busy)",
+    "images skipped (limits between queries, or no keyframe)",
+    "images that could not be used",
+)
+DECIDED = "loops accepted", "loops rejected"
 SENSORS: dict[str, Any] = {
     "node.autostart": True,
     "node.image_topic": "/camera",
@@ -39,7 +53,7 @@ SENSORS: dict[str, Any] = {
     "sensor.depth_topic": "/depth",
     "sensor.camera_mount": "'0.2 0.0 0.3 0.0 0.0 0.0'",
     "sensor.odom_topic": "/odom",
-    "sensor.sync_ms": 200.0,
+    "sensor.sync_ms": 400.0,  # less than the 0.6 s from picture to picture
     "geometry.candidates": 3,
     "retrieval.top_k": 10,
 }
@@ -57,22 +71,32 @@ class Driver:
         self.info: Callable[[int], CameraInfo | None] = camera_info
         self.depth: Callable[[Pose, int], Image | None] = self.depth_image
         self.odometry: Callable[[Pose], Pose | None] = lambda true: true
+        self.transforms: Callable[[Pose, int], list[TransformStamped]] = lambda true, stamp: []
         node = robot.node
-        self._publishers = {
+        self._publishers: dict[str, Any] = {
             "info": node.create_publisher(CameraInfo, "/info", 10),
             "depth": node.create_publisher(Image, "/depth", 10),
         }
         self._trigger = node.create_publisher(Empty, "/etr/trigger", 10)
-        self._subscription = node.create_subscription(LoopClosure, "/etr/loop_closures", self.loops.append, 1000)
+        self._statuses: list[DiagnosticStatus] = []
+        self._subscriptions = [
+            node.create_subscription(LoopClosure, "/etr/loop_closures", self.loops.append, 1000),
+            node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: self._statuses.extend(m.status), 100),
+        ]
+        with contextlib.suppress(ImportError):
+            self._tf_message = importlib.import_module("tf2_msgs.msg").TFMessage
+            self._publishers["tf"] = node.create_publisher(self._tf_message, "/tf", 100)
         self.now_ns = next(STARTS)
         self._at: Pose | None = None
+        self._taken = 0  # images
 
     def close(self) -> None:
-        self.robot.node.destroy_subscription(self._subscription)
+        for subscription in self._subscriptions:
+            self.robot.node.destroy_subscription(subscription)
 
     def ready(self, *topics: str) -> None:
         """Wait until the node listens to everything (or to image, trigger and these) and is heard."""
-        wanted = [self._publishers[name] for name in topics or self._publishers]
+        wanted = [self._publishers[name] for name in topics or ("info", "depth")]
         wanted += [self.robot.camera, self._trigger, *([] if topics else [self.robot.odometry])]
 
         def listens() -> bool:
@@ -91,16 +115,13 @@ class Driver:
         steps = max(1, round(seconds * 1e9 / ODOMETRY_NS))
         for step in range(1, steps):
             share = step / steps
-            at_ns = round(begin_ns + share * (self.now_ns - begin_ns))
-            self._send_odometry(_on_the_way(start, true, share), at_ns)
-            if step == steps - 1:
-                self._send_companions(true, at_ns)
+            self._send_odometry(_on_the_way(start, true, share), round(begin_ns + share * (self.now_ns - begin_ns)))
         return self._take_picture(true)
 
     def answered(self, true: Pose) -> PlaceMatch:
         """As `move`, waiting for the node's answer.
 
-        On a busy machine odometry may come too late, and the image is no keyframe; a camera goes on taking pictures.
+        Odometry is sent as best effort; an image that was taken while it got lost is no keyframe, and another is taken.
         """
         sent = []
 
@@ -118,20 +139,34 @@ class Driver:
         before = len(self.loops)
         for pose in poses:
             self.answered(pose)
-        self.robot.spin(0.2)
+        self.settle()
         return self.loops[before:]
+
+    def settle(self) -> None:
+        """Wait until the node is through with every image, and every loop that it decided was heard."""
+
+        def is_through(status: DiagnosticStatus) -> bool:
+            values = {pair.key: pair.value for pair in status.values}
+            images, loops = (sum(int(values[key]) for key in keys) for keys in (DONE_WITH, DECIDED))
+            return images == self._taken and loops <= len(self.loops)
+
+        self.robot.status(is_through, f"the node to be through with {self._taken} images")
 
     def trigger(self) -> None:
         self._trigger.publish(Empty())
 
+    def heed(self) -> None:
+        """From now on `named` hears what diagnostics say."""
+        self._statuses.clear()
+
     def named(self, words: str) -> DiagnosticStatus:
-        """A warning in which diagnostics name a problem in these words."""
+        """A warning, since `heed` was called, in which diagnostics name a problem in these words."""
 
         def names(status: DiagnosticStatus) -> bool:
             problems = {pair.key: pair.value for pair in status.values}["problems"]
             return status.level == DiagnosticStatus.WARN and words in problems
 
-        return self.robot.status(names, words)
+        return self.robot.until(lambda: next(filter(names, self._statuses), None), f"'{words}' in diagnostics")
 
     def off_m(self, loop: LoopClosure) -> float:
         """By how much the position of a metric loop is wrong."""
@@ -145,22 +180,27 @@ class Driver:
     def _take_picture(self, true: Pose) -> Image:
         stamp = self.now_ns
         self.true[stamp] = true
-        self._send_companions(true, stamp)
         self._send_odometry(true, stamp)
+        self._send_odometry(true, stamp + ODOMETRY_NS // 2)
+        self._deliver("info", self.info(stamp))
+        self._deliver("depth", self.depth(true, stamp))
         image = self.robot.image(picture(true), stamp)
         self.robot.camera.publish(image)
-        self._send_odometry(true, stamp + ODOMETRY_NS // 2)
+        self._taken += 1
         return image
-
-    def _send_companions(self, true: Pose, stamp: int) -> None:
-        for name, message in (("info", self.info(stamp)), ("depth", self.depth(true, stamp))):
-            if message is not None:
-                self._publishers[name].publish(message)
 
     def _send_odometry(self, true: Pose, stamp: int) -> None:
         pose = self.odometry(true)
         if pose is not None:
             self.robot.odometry.publish(odometry(pose, stamp))
+        transforms = self.transforms(true, stamp)
+        if transforms:
+            self._deliver("tf", self._tf_message(transforms=transforms))
+
+    def _deliver(self, name: str, message: Any) -> None:
+        if message is not None:
+            self._publishers[name].publish(message)
+            assert self._publishers[name].wait_for_all_acked(DELIVERY), f"{name} was not delivered"
 
 
 def _on_the_way(start: Pose, end: Pose, share: float) -> Pose:
