@@ -85,6 +85,14 @@ class DecisionConfig:
         high=1e6,
         live=True,
     )
+    min_agreement: float = option(
+        0.9,
+        "Share of the picture's points in 3-D on whose depth query and place must agree; things that were moved since "
+        "lower it",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
     calibration: str = option(
         "",
         "Calibration file of the match probability (see `etr calibrate`); empty takes the re-ranker's own",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros import essential, pnp, verify
+from etr_ros import essential, layout, pnp, verify
 from etr_ros.camera import Camera
 from etr_ros.config import GeometryConfig
 from etr_ros.pnp import MIN_MATCHES, CameraMotion, Side
@@ -66,7 +68,8 @@ def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
         return Geometry(len(inliers), len(pairs), degeneracy="; ".join(reasons), coverage=coverage)
     pose, covariance = _between_bodies(motion, query.body_t_camera, match.body_t_camera, is_metric)
     covariance *= factor * config.inflation
-    return Geometry(len(inliers), len(pairs), pose, covariance, is_metric, "; ".join(reasons), coverage)
+    agreement = layout.agreement(query, match, motion.match_t_query) if is_metric else math.nan
+    return Geometry(len(inliers), len(pairs), pose, covariance, is_metric, "; ".join(reasons), coverage, agreement)
 
 
 def _count_only(query: Features, match: Features, pairs: NDArray[np.int64]) -> Geometry:

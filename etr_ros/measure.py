@@ -16,7 +16,7 @@ from etr_ros.config import Config, LoopConfig
 from etr_ros.errors import DataError
 from etr_ros.ground_truth import GroundTruth
 from etr_ros.keyframes import angle_deg
-from etr_ros.localization import pose_of
+from etr_ros.localization import pose_of_match
 from etr_ros.loop_metrics import BY_POSES, LoopProtocol
 from etr_ros.predictions import Answer
 from etr_ros.result import Query, Result
@@ -198,8 +198,7 @@ def _success(known: Sequence[Query], protocol: Protocol) -> list[dict[str, float
     """The share of queries of known pose whose published pose is as near as asked for."""
     off = []
     for query in known:
-        best = query.match.best if query.match is not None and query.match.state is State.LOCALIZED else None
-        found = pose_of(best, 0.0, 0.0) if best is not None else None
+        found = pose_of_match(query.match, 0.0, 0.0) if query.match is not None else None
         if query.truth is None:
             continue
         if found is None:

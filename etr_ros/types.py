@@ -7,6 +7,7 @@ All are immutable; arrays in them are to be treated as read-only.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -136,7 +137,8 @@ class Geometry:
     Its position is in metres when `is_metric`; else it is a unit direction, or zero when not even that is known.
     It is None when no relative pose could be computed. `covariance` is (6, 6), see `etr_ros.transforms`; when the pose
     is not metric, its position block says how sure the direction is. `degeneracy` names what makes it less certain,
-    empty when nothing does; `coverage` is the share of the picture that the inliers spread over, in [0, 1].
+    empty when nothing does; `coverage` is the share of the picture that the inliers spread over, in [0, 1]; `agreement`
+    is the share of all locals in 3-D on whose depth both views agree, see `etr_ros.layout`, NaN when not known.
     """
 
     inliers: int
@@ -146,6 +148,7 @@ class Geometry:
     is_metric: bool = False
     degeneracy: str = ""
     coverage: float = 0.0
+    agreement: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import numpy as np
 import pytest
 
 from builders import make_place
 from etr_ros.config import DecisionConfig, GeometryConfig
-from etr_ros.decision import decide
-from etr_ros.types import Candidate, Geometry, State
+from etr_ros.decision import SAME_STRETCH_S, decide
+from etr_ros.types import Candidate, Geometry, Pose, State
 
 CONFIG = DecisionConfig(min_probability=0.6, ambiguity_m=3.0)
 GEOMETRY = GeometryConfig(min_inliers=20)
+LATER_NS = round((SAME_STRETCH_S + 1) * 1e9)
+BACK = Pose((0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0))
 
 
 def candidate(number: int, probability: float | None, x_m: float | None = 0.0) -> Candidate:
@@ -87,3 +91,61 @@ def test_without_a_probability_nothing_is_accepted_and_the_reason_says_so() -> N
     state, judged = decide([candidate(0, None)], CONFIG, GEOMETRY)
     assert state is State.UNKNOWN
     assert not judged[0].accepted and "no match probability" in judged[0].reason
+
+
+def seen(number: int, inliers: int, x_m: float, probability: float = 0.9, sigma_m: float = 0.01) -> Candidate:
+    """A verified candidate whose place stands at `number` metres and which puts the robot at `x_m`."""
+    geometry = Geometry(inliers, 200, Pose((x_m - number, 0.0, 0.0)), np.eye(6) * sigma_m**2, is_metric=True)
+    return dataclasses.replace(candidate(number, probability, float(number)), geometry=geometry)
+
+
+def test_beside_verified_candidates_one_that_was_not_looked_at_is_not_accepted() -> None:
+    """Probable, but far away: it would make the true place ambiguous."""
+    state, judged = decide([seen(0, 50, 0.0), candidate(9, 0.95, 90.0)], CONFIG, GEOMETRY)
+    assert state is State.LOCALIZED
+    assert judged[1].reason == "it is not among the best 8, whose geometry is computed"
+    assert decide([candidate(0, 0.9, 0.0), candidate(9, 0.95, 90.0)], CONFIG, GEOMETRY)[0] is State.AMBIGUOUS
+
+
+def test_of_poses_that_contradict_each_other_the_one_with_more_matches_counts() -> None:
+    """A wall with a texture that repeats every 1.6 m: the most probable place is one period off."""
+    state, judged = decide([seen(0, 27, 1.6), seen(1, 54, 0.0), seen(2, 40, 0.01)], CONFIG, GEOMETRY)
+    assert state is State.LOCALIZED
+    assert [each.accepted for each in judged] == [False, True, True]
+    assert judged[0].reason == "another place explains the same picture better"
+
+
+def test_places_that_agree_on_a_pose_count_together() -> None:
+    """The one place that is off has more matches than any other, but fewer than the neighbours of the true one."""
+    state, judged = decide([seen(0, 45, 3.2), seen(1, 36, 0.01), seen(2, 36, 0.0), seen(3, 22, 0.03)], CONFIG, GEOMETRY)
+    assert state is State.LOCALIZED
+    assert [each.accepted for each in judged] == [False, True, True, True]
+
+
+def test_poses_with_as_many_matches_that_contradict_each_other_are_ambiguous() -> None:
+    state, judged = decide([seen(0, 50, 1.6), seen(1, 54, 0.0)], CONFIG, GEOMETRY)
+    assert state is State.AMBIGUOUS
+    assert [each.weight for each in judged] == pytest.approx([0.5, 0.5])
+
+
+@pytest.mark.parametrize(("inliers", "state"), [(80, State.UNKNOWN), (40, State.UNKNOWN), (30, State.LOCALIZED)])
+def test_a_verified_rival_that_is_not_probable_leaves_a_doubt(inliers: int, state: State) -> None:
+    assert decide([seen(0, 50, 1.6), seen(1, inliers, 0.0, probability=0.5)], CONFIG, GEOMETRY)[0] is state
+
+
+def test_poses_contradict_each_other_only_beyond_what_is_known_of_them() -> None:
+    unsure = seen(0, 27, 1.6, sigma_m=0.3)
+    assert decide([unsure, seen(1, 54, 0.0)], CONFIG, GEOMETRY)[1][0].accepted
+    later = dataclasses.replace(seen(0, 27, 1.6), place=dataclasses.replace(make_place(0, 0.0), stamp_ns=LATER_NS))
+    assert decide([later, seen(1, 54, 0.0)], CONFIG, GEOMETRY)[1][0].accepted, "the map may have drifted since"
+    turned = dataclasses.replace(seen(0, 27, 0.0), geometry=Geometry(27, 200, BACK, np.eye(6) * 1e-4, is_metric=True))
+    assert not decide([turned, seen(1, 54, 0.0)], CONFIG, GEOMETRY)[1][0].accepted
+
+
+@pytest.mark.parametrize(("agreement", "accepted"), [(math.nan, True), (0.9, True), (0.86, False)])
+def test_places_where_the_rest_of_the_view_stands_elsewhere_are_not_accepted(agreement: float, accepted: bool) -> None:
+    each = seen(0, 58, 0.0)
+    geometry = dataclasses.replace(each.geometry, agreement=agreement)  # type: ignore[type-var]
+    _, (judged,) = decide([dataclasses.replace(each, geometry=geometry)], CONFIG, GEOMETRY)
+    assert judged.accepted == accepted
+    assert judged.reason == ("" if accepted else "query and place agree on 86 % of the depths, 90 % are needed")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from etr_ros.localization import pose_of
+from etr_ros.localization import pose_of, pose_of_match
 from etr_ros.transforms import compose, error, exp, quaternion, rotation
-from etr_ros.types import Candidate, Geometry, Place, Pose
+from etr_ros.types import Candidate, Geometry, Place, PlaceMatch, Pose, State
 
 HALF = math.sqrt(0.5)
 PLACE = Pose((10.0, 5.0, 0.0), (0.0, 0.0, HALF, HALF), "map")  # it looks along y
@@ -50,3 +51,32 @@ def test_without_a_scale_it_is_the_pose_of_the_place_as_sure_as_the_map_is_dense
     assert known is not None
     assert known[0] == PLACE
     assert np.allclose(known[1], np.diag([1.5**2] * 3 + [math.radians(20.0) ** 2] * 3))
+
+
+def answer(*candidates: Candidate, state: State = State.LOCALIZED) -> PlaceMatch:
+    return PlaceMatch(0, state, tuple(dataclasses.replace(each, accepted=True) for each in candidates))
+
+
+def ahead(metres: float) -> Candidate:
+    """A place further along the view, y in the map, with no scale."""
+    place = dataclasses.replace(PLACE, position_m=(10.0, 5.0 + metres, 0.0))
+    return dataclasses.replace(candidate(is_metric=False), place=Place(4, "", "survey", 0, place))
+
+
+def test_of_the_accepted_a_metric_one_says_the_pose() -> None:
+    known = pose_of_match(answer(ahead(0.0), candidate(is_metric=True)), 1.0, 20.0)
+    assert known is not None and known[0].position_m == pytest.approx((9.5, 7.0, 0.0))
+
+
+def test_places_apart_that_show_the_same_view_make_the_pose_less_sure_where_they_lie() -> None:
+    known = pose_of_match(answer(ahead(0.0), ahead(4.0)), 1.0, 20.0)
+    assert known is not None and known[0] == PLACE
+    assert np.diag(known[1])[:3] == pytest.approx([1.0, 1.0 + 4.0**2 / 2, 1.0])
+    alone = pose_of_match(answer(ahead(0.0)), 1.0, 20.0)
+    assert alone is not None and np.diag(alone[1])[:3] == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_an_answer_that_does_not_localize_says_no_pose() -> None:
+    assert pose_of_match(answer(ahead(0.0), state=State.AMBIGUOUS), 1.0, 20.0) is None
+    unposed = dataclasses.replace(candidate(is_metric=True), place=Place(3, "", "survey", 0, None))
+    assert pose_of_match(answer(unposed), 1.0, 20.0) is None

@@ -16,11 +16,11 @@ from std_msgs.msg import Header
 import etr_ros_msgs
 from etr_ros.config import NodeConfig
 from etr_ros.errors import DataError
-from etr_ros.localization import pose_of, pose_of_loop
+from etr_ros.localization import pose_of_loop, pose_of_match
 from etr_ros.result import Result
 from etr_ros.ros import conversions
 from etr_ros.ros.interfaces import LOOPS, MATCH, POSE, Endpoint
-from etr_ros.types import PlaceMatch, State
+from etr_ros.types import PlaceMatch
 
 NODE = "/etr"
 VERSION: Final = 8  # of the bag's metadata; Humble and later read it
@@ -56,10 +56,9 @@ def _messages(result: Result, camera_frame: str) -> Iterator[tuple[Endpoint, int
         if query.match is None:
             continue
         yield MATCH, query.stamp_ns, _match_message(query.match, result, camera_frame)
-        best = query.match.best
-        if query.match.state is State.LOCALIZED and best is not None and not in_loop_mode:
+        if not in_loop_mode:
             node = NodeConfig()
-            known = pose_of(best, node.place_sigma_m, node.place_sigma_deg)
+            known = pose_of_match(query.match, node.place_sigma_m, node.place_sigma_deg)
             if known is not None:
                 stamp = conversions.to_stamp(query.stamp_ns)
                 yield POSE, query.stamp_ns, conversions.to_pose_with_covariance(*known, stamp)

@@ -11,12 +11,12 @@ from rclpy.lifecycle import LifecycleNode
 from visualization_msgs.msg import MarkerArray
 
 from etr_ros.config import RobotConfig
-from etr_ros.localization import pose_of, pose_of_loop
+from etr_ros.localization import pose_of_loop, pose_of_match
 from etr_ros.ros import conversions
 from etr_ros.ros.interfaces import ANNOTATED, LOOPS, MARKERS, MATCH, POSE
 from etr_ros.ros.markers import loop_markers, map_markers, match_markers
 from etr_ros.ros.picture import draw_match
-from etr_ros.types import Frame, LoopClosure, PlaceMatch, State
+from etr_ros.types import Frame, LoopClosure, PlaceMatch
 from etr_ros_msgs.msg import PlaceMatch as PlaceMatchMessage
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class AnswerPublishers:
         """
         header = message.header
         self._match.publish(message)
-        best, pose = match.best, None
-        if match.state is State.LOCALIZED and best is not None and not config.loop.enabled:
-            known = pose_of(best, config.node.place_sigma_m, config.node.place_sigma_deg)
+        pose = None
+        if not config.loop.enabled:
+            known = pose_of_match(match, config.node.place_sigma_m, config.node.place_sigma_deg)
             pose = known and conversions.to_pose_with_covariance(*known, header.stamp)
         if pose is not None:
             self._pose.publish(pose)

@@ -25,13 +25,17 @@ POLL_S = 0.01
 
 @dataclass(frozen=True)
 class Told:
-    """What the service said; `pose` is that of ~/pose for the same picture, None when not localized."""
+    """What the service said; `pose` is that of ~/pose for the same picture, None when not localized.
+
+    `covariance` is that of the pose, 36 values, empty without it.
+    """
 
     localized: bool
     elapsed_ms: float
     images: int
     message: str
     pose: Pose | None
+    covariance: tuple[float, ...] = ()
 
 
 class AskingRobot:
@@ -44,7 +48,7 @@ class AskingRobot:
         self._executor.add_node(self._node)
         kinds = {INFO_TOPIC: CameraInfo, DEPTH_TOPIC: Image, IMAGE_TOPIC: CompressedImage}
         self._publishers = {topic: self._node.create_publisher(kind, topic, 10) for topic, kind in kinds.items()}
-        self._poses: dict[int, Pose] = {}
+        self._poses: dict[int, tuple[Pose, tuple[float, ...]]] = {}
         self._node.create_subscription(PoseWithCovarianceStamped, "/etr/pose", self._on_pose, 10)
         self._client: Any = self._node.create_client(Localize, "/etr/localize")
         self._next_s = 0.0
@@ -79,8 +83,8 @@ class AskingRobot:
         stamp = stamp_ns(answer.match.header.stamp)
         if answer.localized:
             self._spin(lambda: stamp in self._poses, POSE_TIMEOUT_S, "no ~/pose came for a localized picture")
-        pose = self._poses.get(stamp) if answer.localized else None
-        return Told(answer.localized, answer.elapsed_ms, answer.images, answer.message, pose)
+        pose, covariance = self._poses[stamp] if answer.localized else (None, ())
+        return Told(answer.localized, answer.elapsed_ms, answer.images, answer.message, pose, covariance)
 
     def _spin(self, until: Callable[[], bool], timeout_s: float, error: str, frame: Frame | None = None) -> None:
         end_s = time.monotonic() + timeout_s
@@ -97,4 +101,4 @@ class AskingRobot:
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
         pose = from_pose_message(message.pose.pose, message.header.frame_id)
-        self._poses[stamp_ns(message.header.stamp)] = pose
+        self._poses[stamp_ns(message.header.stamp)] = pose, tuple(message.pose.covariance)
