@@ -21,6 +21,7 @@ from etr_ros.types import Geometry, Place, Pose
 CHI2_6, CHI2_3 = 22.46, 16.27  # 0.999 of the chi-square distribution with 6 and 3 degrees of freedom
 SLACK_M, SLACK_SHARE = 2.0, 0.5  # how far a place may lie beside where the progress of the queries puts it
 SLACK_S = 2.0
+ONE_PLACE_S = 1.0  # a row of queries that all look like one place is no support: many views do
 SHARP_M = 0.5
 
 
@@ -70,7 +71,8 @@ def way_contradiction(query_a: Place, query_b: Place, match_a: Place, match_b: P
     if q_a is not None and q_b is not None and p_a is not None and p_b is not None:
         return _apart(math.dist(q_a.position_m, q_b.position_m), math.dist(p_a.position_m, p_b.position_m))
     queries_s, places_s = (abs(a.stamp_ns - b.stamp_ns) / 1e9 for a, b in ((query_a, query_b), (match_a, match_b)))
-    if match_a.session == match_b.session and places_s <= (1 + SLACK_SHARE) * queries_s + SLACK_S:
+    least_s, most_s = (1 - SLACK_SHARE) * queries_s - ONE_PLACE_S, (1 + SLACK_SHARE) * queries_s + SLACK_S
+    if match_a.session == match_b.session and least_s <= places_s <= most_s:
         return ""
     return f"the places were seen {places_s:.1f} s apart, the queries {queries_s:.1f} s"
 

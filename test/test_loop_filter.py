@@ -167,6 +167,9 @@ def test_without_poses_the_places_must_follow_each_other_as_the_queries_do() -> 
     assert all(loop.accepted for loop in run([[unposed(i, i)] for i in range(4)]))
     assert all(loop.accepted for loop in run([[unposed(i, 20 - i)] for i in range(4)])), "driven the other way"
     assert not any(loop.accepted for loop in run([[unposed(i, m)] for i, m in enumerate((0, 50, 10, 80))]))
+    config = dataclasses.replace(CONFIG, first_support=8)
+    assert all(loop.accepted for loop in run([[unposed(i, i // 2)] for i in range(12)], config)), "half as fast"
+    assert not any(loop.accepted for loop in run([[unposed(i, 0)] for i in range(12)], config)), "one place for all"
 
 
 @pytest.mark.parametrize("side", ["query_segment", "match_segment"])
