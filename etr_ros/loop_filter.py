@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from etr_ros.chains import Chains, Prediction
+from etr_ros.chains import Chains, Prediction, drift
 from etr_ros.config import LoopConfig
 from etr_ros.consistency import Hypothesis, contradiction, disagreement, is_sharp, supports
-from etr_ros.transforms import compose, compose_covariance
+from etr_ros.transforms import between, compose, compose_covariance
 from etr_ros.types import LoopClosure, Place
 
 STORIES = 2  # hypotheses of one map that contradict each other and that one query is followed up with
 BETTER = 1.2  # times the local matches of another place explain a query better
+LATE_SHARE = 0.75  # of first_support is enough when no other story came up while a loop waited
 EXPECTED, EXPECTED_M, EXPECTED_DEG = 3, 1.0, 30.0  # keyframes looked at because the robot should stand there
 EXPECTED_WAY_M = 15.0
 
@@ -39,11 +41,15 @@ class LoopFilter:
     Accepted loops tell, together with the odometry, what later ones must agree with. Where that is not sharp yet, the
     first loop needs more support: a repeating texture can mislead a few queries in a row. It must also come from places
     that explain their queries best, by local matches: one period off, a texture that repeats still matches in part.
+    Less of it is enough at the end of the wait, where the depths of both views agree: by then the true place came up.
     """
 
-    def __init__(self, config: LoopConfig, least_probability: float | None = None) -> None:
-        """Supported loops that are less probable than `least_probability` are rejected."""
-        self._config, self._least = config, least_probability
+    def __init__(self, config: LoopConfig, least_probability: float | None = None, min_agreement: float = 1.0) -> None:
+        """Supported loops that are less probable than `least_probability` are rejected.
+
+        Depths agree from `min_agreement` on, see `etr_ros.layout`.
+        """
+        self._config, self._least, self._min_agreement = config, least_probability, min_agreement
         self._chains = Chains(config)
         self._waiting: deque[_Waiting] = deque()
         self._recent: deque[Hypothesis] = deque()  # accepted within support_s
@@ -52,10 +58,10 @@ class LoopFilter:
     def pending(self) -> int:
         return len(self._waiting)
 
-    def configure(self, config: LoopConfig, least_probability: float | None = None) -> None:
+    def configure(self, config: LoopConfig, least_probability: float | None = None, min_agreement: float = 1.0) -> None:
         """Judge by other values from now on."""
         self._config = self._chains.config = config
-        self._least = least_probability
+        self._least, self._min_agreement = least_probability, min_agreement
 
     def add(self, keyframe: Place, way_m: float, segment: int) -> None:
         """The next keyframe, and the way driven until there."""
@@ -109,8 +115,30 @@ class LoopFilter:
         while self._recent and self._recent[0].query.stamp_ns < oldest_ns:
             self._recent.popleft()
         expired = [each for each in self._waiting if each.hypothesis.query.stamp_ns < oldest_ns]
+        decided = [self._accepted(each) for each in expired if self._is_right_at_last(each)]
+        known = decided + self._supported() if decided else []  # what is accepted tells where the others are
+        expired = [each for each in self._waiting if each.hypothesis.query.stamp_ns < oldest_ns]
         self._waiting = deque(each for each in self._waiting if each.hypothesis.query.stamp_ns >= oldest_ns)
-        return [self._unsupported(each) for each in expired]
+        return known + [self._unsupported(each) for each in expired]
+
+    def _is_right_at_last(self, waiting: _Waiting) -> bool:
+        """Whether a first loop that has waited long enough can be accepted with less support."""
+        h = waiting.hypothesis
+        if not (h.geometry.is_metric and h.geometry.agreement >= self._min_agreement):
+            return False
+        needed = max(math.ceil(LATE_SHARE * self._config.first_support), self._config.min_support)
+        if waiting not in self._waiting or self._support(waiting) < needed:
+            return False
+        if self._contradiction(h) or self._improbable(h):
+            return False
+        return not any(self._is_rival(other, waiting) for other in self._waiting)
+
+    def _accepted(self, waiting: _Waiting) -> LoopClosure:
+        h = waiting.hypothesis
+        self._waiting.remove(waiting)
+        self._recent.append(h)
+        self._chains.link(h.query, h.match, h.geometry, h.map)
+        return _loop(h, len(waiting.supporters), "")
 
     def _wait(self, new: _Waiting) -> None:
         h = new.hypothesis
@@ -124,7 +152,31 @@ class LoopFilter:
         self._waiting.append(new)
 
     def _supports(self, a: Hypothesis, b: Hypothesis) -> bool:
-        return a.query.place_id != b.query.place_id and a.map == b.map and supports(a, b, self._config)
+        if a.query.place_id == b.query.place_id or a.map != b.map:
+            return False
+        return supports(a, b, self._config) or self._supports_along_loops(a, b)
+
+    def _supports_along_loops(self, a: Hypothesis, b: Hypothesis) -> bool:
+        """Whether the two agree where their places are of different rounds, which accepted loops join."""
+        t, covariance = b.geometry.match_t_query, b.geometry.covariance
+        q_a, q_b = a.query.pose, b.query.pose
+        if a.map or not (a.geometry.is_metric and b.geometry.is_metric) or a.query_segment != b.query_segment:
+            return False
+        if a.match_way_m is None or b.match_way_m is None or abs(a.match_way_m - b.match_way_m) < EXPECTED_WAY_M:
+            return False  # there odometry is sharp by itself
+        if t is None or covariance is None or q_a is None or q_b is None:
+            return False
+        joined = self._chains.predict(b.match, a.match, a.map)
+        if joined is None or not is_sharp(joined):
+            return False
+        step = between(q_b, q_a)
+        gained = drift(abs(a.query_way_m - b.query_way_m), step, self._config)
+        covariance = compose_covariance(joined.covariance, joined.match_t_query, covariance, t)
+        through = compose(joined.match_t_query, t)
+        prediction = Prediction(
+            compose(through, step), compose_covariance(covariance, through, gained, step), joined.way_m
+        )
+        return is_sharp(prediction) and not contradiction(a, prediction)
 
     def _supported(self) -> list[LoopClosure]:
         """Decide what has support: reject what a loop accepted meanwhile contradicts; wait while it has a rival."""
@@ -134,12 +186,11 @@ class LoopFilter:
             reason = self._contradiction(each.hypothesis) or self._improbable(each.hypothesis)
             if not reason and (self._lacks(each) or any(self._is_rival(other, each) for other in self._waiting)):
                 continue
+            if not reason:
+                decided.append(self._accepted(each))
+                continue
             self._waiting.remove(each)
             decided.append(_loop(each.hypothesis, len(each.supporters), reason))
-            if not reason:
-                h = each.hypothesis
-                self._recent.append(h)
-                self._chains.link(h.query, h.match, h.geometry, h.map)
         return decided
 
     def _improbable(self, hypothesis: Hypothesis) -> str:

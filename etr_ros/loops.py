@@ -25,6 +25,7 @@ from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, P
 from etr_ros.views import look
 
 NOT_COMPUTED = Geometry(-1, -1)
+CONFIRMED = 10  # local matches are enough where the robot is expected and the depths of both views agree
 
 
 class LoopDetector:
@@ -70,7 +71,8 @@ class LoopDetector:
     def restart(self, session: str = "") -> None:
         """Forget this session, if there is one, and begin another."""
         self.session = SessionMap(self.networks.extractor.spec, session)
-        self._filter = LoopFilter(self._config.loop, self.networks.least(LOOPS, self._config))
+        least, agreement = self.networks.least(LOOPS, self._config), self._config.decision.min_agreement
+        self._filter = LoopFilter(self._config.loop, least, agreement)
         self._past, self._past_in_map = Past(), Past()
         self._neighbours = Neighbours()
         self._last: Frame | None = None
@@ -84,7 +86,7 @@ class LoopDetector:
         """Take over values that may change while running. Raises ConfigError for any other change."""
         require_live(self._config, config)
         self.networks.check(config)
-        self._filter.configure(config.loop, self.networks.least(LOOPS, config))
+        self._filter.configure(config.loop, self.networks.least(LOOPS, config), config.decision.min_agreement)
         self._config = config
 
     def is_keyframe(self, frame: Frame) -> bool:
@@ -169,7 +171,7 @@ class LoopDetector:
         """The hypotheses that the candidates of one map are worth; without any, the best candidate as rejected."""
         reasons = [self._why_not(each, each.place.place_id in expected) for each in match.candidates]
         worth = [candidate for candidate, reason in zip(match.candidates, reasons, strict=True) if not reason]
-        worth.sort(key=lambda each: -(each.inliers or 0))
+        worth.sort(key=lambda each: (not (each.geometry and each.geometry.is_metric), -(each.inliers or 0)))
         if worth or not match.candidates:
             return [], [self._hypothesis(candidate, keyframe, prebuilt) for candidate in worth]
         best = match.candidates[0]
@@ -179,7 +181,8 @@ class LoopDetector:
     def _why_not(self, candidate: Candidate, is_expected: bool) -> str:
         """Why a candidate is no hypothesis, in words; empty when it is one.
 
-        Where the robot is expected, its geometry must agree with odometry, and that tells more than the probability.
+        Where the robot is expected, its geometry must agree with odometry, and that tells more than the probability; a
+        few matches are enough there when the depths of both views agree.
         """
         probability, least = candidate.probability, self._config.loop.min_probability
         if self.networks.calibration is not None:  # a rival costs probability, but odometry may rule it out
@@ -190,13 +193,16 @@ class LoopDetector:
             return candidate.reason
         if candidate.geometry is None:
             return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"
-        return self._why_not_sure(candidate.geometry)
+        return self._why_not_sure(candidate.geometry, is_expected)
 
-    def _why_not_sure(self, found: Geometry) -> str:
+    def _why_not_sure(self, found: Geometry, is_expected: bool) -> str:
         needed, config = self._config.geometry.min_inliers, self._config.loop
+        is_confirmed = is_expected and found.agreement >= self._config.decision.min_agreement
+        if is_confirmed:
+            needed = min(needed, CONFIRMED)
         if found.inliers < needed:
             return f"{found.inliers} local matches agree with one motion, {needed} are needed"
-        if found.coverage < config.min_coverage:
+        if found.coverage < config.min_coverage and not is_confirmed:
             return f"the local matches that agree spread over {100 * found.coverage:.0f} % of the picture only"
         if found.match_t_query is None or found.covariance is None:
             return ""

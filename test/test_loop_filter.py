@@ -264,3 +264,60 @@ def test_the_place_that_explains_a_picture_worse_is_told_why() -> None:
         (100, "2 neighbouring queries agree, 7 are needed"),
         (50, "another place explains the same picture better"),
     }
+
+
+def agreeing(h: Hypothesis, agreement: float = 0.95) -> Hypothesis:
+    return dataclasses.replace(h, geometry=dataclasses.replace(h.geometry, agreement=agreement))
+
+
+@pytest.mark.parametrize(
+    ("count", "agreement", "expected"), [(7, 0.95, 6), (6, 0.95, 0), (7, 0.8, 0), (7, float("nan"), 0)]
+)
+def test_a_short_row_that_nothing_spoke_against_is_accepted_in_the_end(
+    count: int, agreement: float, expected: int
+) -> None:
+    """Three quarters of the first support are enough after the wait, where the depths of both views agree.
+
+    The first of the row is too far from the last for a sharp comparison, and has too little when its wait is over.
+    """
+    loop_filter = LoopFilter(dataclasses.replace(CONFIG, first_support=8), min_agreement=0.9)
+    decided: list[LoopClosure] = []
+    for i in range(count + 12):
+        hypotheses = [agreeing(true_loop(i), agreement)] if i < count else []
+        decided += drive_on(loop_filter, place(100 + i, i, 0.5), 100.0 + i, hypotheses)
+        assert i > 10 or not decided, "it waits"
+    assert len(decided) == count
+    assert sum(loop.accepted for loop in decided) == expected
+
+
+def test_a_short_row_with_a_rival_is_not_accepted_in_the_end() -> None:
+    loop_filter = LoopFilter(dataclasses.replace(CONFIG, first_support=8), min_agreement=0.9)
+    decided: list[LoopClosure] = []
+    for i in range(19):
+        two = [agreeing(true_loop(i)), agreeing(moved(true_loop(i), 3.2))] if i < 7 else []
+        decided += drive_on(loop_filter, place(100 + i, i, 0.5), 100.0 + i, two)
+    assert len(decided) == 14
+    assert not any(loop.accepted for loop in decided)
+
+
+def test_places_of_two_rounds_that_loops_join_support_each_other() -> None:
+    """The third round matches now the first, now the second; odometry alone does not tell how these lie."""
+
+    def session_loop(query: int, match: int) -> Hypothesis:
+        (q, q_way), (m, m_way) = (at(query), at(match))
+        return dataclasses.replace(hypothesis(q, m, ways=(q_way, m_way)), map="")
+
+    def at(number: int) -> tuple[Place, float]:
+        lap, x = divmod(number, 10)
+        return place(number, float(x)), 100.0 * lap + x
+
+    loop_filter = LoopFilter(CONFIG)
+    accepted = [0, 0, 0]
+    for number in range(30):
+        lap = number // 10
+        if lap == 2:
+            loop_filter.configure(dataclasses.replace(CONFIG, first_support=8))
+        match = number - 10 * (1 + (lap == 2 and number % 2))
+        loops = drive_on(loop_filter, *at(number), [session_loop(number, match)] if lap else [])
+        accepted[lap] += sum(loop.accepted for loop in loops)
+    assert accepted == [0, 10, 10]
