@@ -182,8 +182,10 @@ class Driver:
         self.true[stamp] = true
         self._send_odometry(true, stamp)
         self._send_odometry(true, stamp + ODOMETRY_NS // 2)
-        self._deliver("info", self.info(stamp))
-        self._deliver("depth", self.depth(true, stamp))
+        self._send("info", self.info(stamp))
+        self._send("depth", self.depth(true, stamp))
+        for name, publisher in self._publishers.items():
+            assert publisher.wait_for_all_acked(DELIVERY), f"{name} was not delivered"
         image = self.robot.image(picture(true), stamp)
         self.robot.camera.publish(image)
         self._taken += 1
@@ -195,12 +197,11 @@ class Driver:
             self.robot.odometry.publish(odometry(pose, stamp))
         transforms = self.transforms(true, stamp)
         if transforms:
-            self._deliver("tf", self._tf_message(transforms=transforms))
+            self._send("tf", self._tf_message(transforms=transforms))
 
-    def _deliver(self, name: str, message: Any) -> None:
+    def _send(self, name: str, message: Any) -> None:
         if message is not None:
             self._publishers[name].publish(message)
-            assert self._publishers[name].wait_for_all_acked(DELIVERY), f"{name} was not delivered"
 
 
 def _on_the_way(start: Pose, end: Pose, share: float) -> Pose:

@@ -14,7 +14,7 @@ from etr_ros.ros.conversions import stamp_ns
 from etr_ros_msgs.srv import SaveMap
 from landmarks import BODY_T_CAMERA, Landmarks
 
-pytestmark = pytest.mark.timeout(900)  # busy machines are slow
+pytestmark = pytest.mark.timeout(3600)  # busy machines are slow
 
 
 @pytest.fixture(scope="module")

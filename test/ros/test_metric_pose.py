@@ -16,7 +16,7 @@ from etr_ros.transforms import error
 from etr_ros.types import Pose
 from landmarks import Landmarks
 
-pytestmark = pytest.mark.timeout(900)  # busy machines are slow
+pytestmark = pytest.mark.timeout(3600)  # busy machines are slow
 
 
 def saved_map(world: Landmarks, path: Path) -> Path:
