@@ -31,7 +31,7 @@ demo: setup ## a simulated robot maps a world and is told where it is (BAG=, IMA
 	.venv/bin/python examples/demo/run.py $(if $(BAG),--bag '$(BAG)') $(if $(IMAGES),--images '$(IMAGES)')
 	$(if $(BAG)$(IMAGES),,.venv/bin/python examples/demo/closed_loop.py)
 
-demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back end corrects its path (2 minutes)
+demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back end corrects its path (5 minutes)
 	.venv/bin/python examples/demo/closed_loop.py
 
 test: setup ## all tests, real ROS processes among them

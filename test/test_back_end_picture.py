@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from examples.back_end.picture import DrawnLoop, Run, drift_between_ends_m, plot_run
+from examples.back_end.picture import DrawnLoop, Run, drift_between_ends_m, plot_runs
 from lap_drive import lap_drive
 
 LOOPS = [DrawnLoop(0, 20, True, True), DrawnLoop(5, 40, True, False), DrawnLoop(7, 30, False, False)]
@@ -28,6 +28,11 @@ def test_drift_of_a_loop_does_not_depend_on_where_the_trajectory_lies() -> None:
 def test_a_run_can_be_drawn(tmp_path: Path, loops: list[DrawnLoop]) -> None:
     truth, odometry = lap_drive(seed=1, laps=1).matrices
     walls = np.array([[-1.0, -1, 11, -1], [11, -1, 11, 11]])
-    plot_run(tmp_path / "run.png", Run("a lap", truth, odometry, truth, loops, walls))
-    image = cv2.imread(str(tmp_path / "run.png"))
-    assert image is not None and image.std() > 10
+    run = Run("a lap", truth, odometry, truth, loops, walls)
+    heights = []
+    for runs in ([run], [run, run]):
+        plot_runs(tmp_path / "run.png", runs)
+        image = cv2.imread(str(tmp_path / "run.png"))
+        assert image is not None and image.std() > 10
+        heights.append(image.shape[0])
+    assert heights[1] > 1.5 * heights[0]

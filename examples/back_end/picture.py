@@ -1,4 +1,4 @@
-"""One picture of a run: the plan with its loops, the position error over the distance, and what each loop repaired."""
+"""One picture of runs: the plan with its loops, the position error over the distance, and what each loop repaired."""
 
 from __future__ import annotations
 
@@ -51,22 +51,29 @@ class Run:
         return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def plot_run(path: Path, run: Run) -> None:
-    """Save the picture as PNG or PDF. All positions and errors are those after the alignment that ATE takes."""
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
+def plot_runs(path: Path, runs: Sequence[Run]) -> None:
+    """Save one picture of all runs as PNG or PDF, a row each. Positions and errors are after the alignment of ATE."""
+    figure = Figure(figsize=(13, 1 + 6.5 * len(runs)), layout="constrained")
+    rows = np.atleast_1d(figure.subfigures(len(runs), 1))
+    for row, run in zip(rows, runs, strict=True):
+        _draw_run(row, run)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_run(figure: Any, run: Run) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1])
     plan = figure.add_subplot(grid[:, 0])
     _draw_plan(plan, run)
-    figure.legend(*plan.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    plan.legend(loc="upper center", bbox_to_anchor=(0.5, -0.09), ncols=3, frameon=False)
     _draw_errors(figure.add_subplot(grid[0, 1]), run)
     _draw_repairs(figure.add_subplot(grid[1, 1]), run)
     before, after = (ate_m(each[:, :3, 3], run.truth[:, :3, 3]) for each in (run.odometry, run.corrected))
+    wrong = sum(loop.is_accepted and not loop.is_right for loop in run.loops)
     figure.suptitle(
-        f"{run.name}: {run.distance_m[-1]:.0f} m driven, absolute trajectory error "
-        f"{before:.2f} m by odometry, {after:.2f} m corrected",
+        f"{run.name}: {run.distance_m[-1]:.0f} m driven. Absolute trajectory error {before:.2f} m by odometry, "
+        f"{after:.2f} m corrected; {wrong or 'no'} false loop{'s' if wrong > 1 else ''}",
         fontsize=13,
     )
-    figure.savefig(path, dpi=120)
 
 
 def drift_between_ends_m(trajectory: Matrix, truth: Matrix, loops: Sequence[DrawnLoop]) -> Matrix:
@@ -95,7 +102,11 @@ def _draw_plan(axes: Axes, run: Run) -> None:
         middles = np.array([segment.mean(axis=0) for segment in ends]).reshape(-1, 2)
         axes.plot(*middles.T, linestyle="", **style)
         axes.plot([], [], linewidth=width, linestyle=dashes, label=f"{len(ends)} loops {label}", **style)
-    axes.set(xlabel="x in metres", ylabel="y in metres", title="Plan; loops drawn between true positions")
+    axes.set(
+        xlabel="x in metres",
+        ylabel="y in metres",
+        title="Plan: loops join the true positions of two pictures of one place",
+    )
     axes.set_aspect("equal", adjustable="datalim")
 
 
@@ -103,7 +114,11 @@ def _draw_errors(axes: Axes, run: Run) -> None:
     for poses, colour, width in ((run.odometry, ODOMETRY, 1.4), (run.corrected, CORRECTED, 2.2)):
         errors = position_errors_m(poses[:, :3, 3], run.truth[:, :3, 3])
         axes.plot(run.distance_m, errors, color=colour, linewidth=width)
-    axes.set(xlabel="distance driven in metres", ylabel="position error in metres", title="Error after alignment")
+    axes.set(
+        xlabel="distance driven in metres",
+        ylabel="position error in metres",
+        title="How far the path is from the truth, before and after",
+    )
     axes.set_xlim(0, run.distance_m[-1])
     axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
@@ -116,11 +131,11 @@ def _draw_repairs(axes: Axes, run: Run) -> None:
     axes.vlines(at, after, before, color="0.75", linewidth=1, zorder=1)
     axes.scatter(at, before, color=ODOMETRY, marker="v", s=22, zorder=2)
     axes.scatter(at, after, color=CORRECTED, marker="o", s=18, zorder=3)
-    removed = f"median {np.median(before - after):.2f} m" if loops else "there was none"
+    removed = f"median {np.median(before - after):.2f} m" if loops else "there was no loop"
     axes.set(
         xlabel="distance driven at the query in metres",
         ylabel="error between its ends in metres",
-        title=f"Drift removed per right loop: {removed}",
+        title=f"Drift between the two ends of a loop, removed: {removed}",
     )
     axes.set_xlim(0, run.distance_m[-1])
     axes.set_ylim(bottom=0)

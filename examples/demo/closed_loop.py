@@ -2,8 +2,8 @@
 
     simulated robot --images, camera info, depth, odometry--> etr_node (loop mode) --loops--> iSAM2 back end --> path
 
-The robot drives several rounds in real time, and its odometry drifts. Afterwards its true poses judge the loops and the
-path before and after; a picture shows both.
+The robot drives several rounds through each level in real time; its odometry drifts, as examples/simulator/noise.py
+says. Afterwards its true poses judge the loops and the path before and after; one picture shows all drives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from etr_ros.errors import DataError, EtrError
 from etr_ros.loop_metrics import is_false, judge
 from etr_ros.transforms import Matrix, to_matrix
 from etr_ros.types import Pose
-from examples.back_end.picture import DrawnLoop, Run, plot_run
+from examples.back_end.picture import DrawnLoop, Run, plot_runs
 from examples.demo.loop_report import Images, Report, judge_path, table
 from examples.demo.node_process import DEPTH_CAMERA, ETR_NODE, running
 from examples.demo.sensor_robot import Heard, drive_over_dds
@@ -39,7 +39,7 @@ from examples.simulator.record import recorded_frames, write_recording
 from examples.simulator.space import FreeSpace
 from examples.simulator.world import World
 
-LEVEL = "E2M2"  # in no training, validation or test set
+LEVELS = ["E2M2", "MAP24"]  # in no training, validation or test set
 RATE_HZ = 2.0
 WALLS_M = 3.0
 NODE_PARAMETERS = DEPTH_CAMERA | {"loop.enabled": "true", "sensor.odom_topic": POSE_TOPIC}
@@ -49,7 +49,7 @@ def main() -> int:
     """Run the drives; the exit code is 0 when all ran to their end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--levels", nargs="+", default=[LEVEL], help=f"simulated levels (default: {LEVEL})")
+    source.add_argument("--levels", nargs="+", default=LEVELS, help=f"simulated levels (default: {' '.join(LEVELS)})")
     source.add_argument(
         "--recordings", type=Path, nargs="+", metavar="DIR", help="drives of examples.simulator.record instead"
     )
@@ -59,25 +59,31 @@ def main() -> int:
         "--output", type=Path, default=Path("demo_output/loops"), help="a folder (default: demo_output/loops)"
     )
     args = parser.parse_args()
+    reports: list[Report] = []
+    runs: list[Run] = []
     try:
-        reports = list(drives(args))
+        for report, run in drives(args):
+            reports.append(report)
+            runs.append(run)
+            plot_runs(args.output / "closed_loop.png", runs)
     except EtrError as error:
         print(f"closed loop: {error}", file=sys.stderr)
         return 1
     print(table(reports))
+    print(f"What to look at: {args.output / 'closed_loop.png'}")
     return 0
 
 
-def drives(args: argparse.Namespace) -> Iterator[Report]:
-    """Run each drive that is asked for."""
+def drives(args: argparse.Namespace) -> Iterator[tuple[Report, Run]]:
+    """Run each drive that is asked for; a run is what is drawn of it."""
     for folder in args.recordings or ():
         frames = first_minutes(recorded_frames(folder), args.minutes)
         total = min(len(list(folder.glob("*.jpg"))), round(60 * args.minutes * RATE_HZ))
-        yield run(frames, folder.name, args.output / folder.name, total=total)
+        yield play(frames, folder.name, args.output / folder.name, total=total)
     for level in () if args.recordings else args.levels:
         output = args.output / level
         total, walls = simulate(level, args.minutes, args.seed, output / "drive")
-        yield run(recorded_frames(output / "drive"), level, output, walls, total)
+        yield play(recorded_frames(output / "drive"), level, output, walls, total)
 
 
 def simulate(level: str, minutes: float, seed: int, folder: Path) -> tuple[int, Matrix]:
@@ -100,10 +106,10 @@ def first_minutes(frames: Iterable[SensedFrame], minutes: float) -> Iterator[Sen
         yield sensed
 
 
-def run(
+def play(
     frames: Iterable[SensedFrame], name: str, output: Path, walls: Matrix | None = None, total: int | None = None
-) -> Report:
-    """Play one drive to the two nodes in real time, judge what came out, write result.json and closed_loop.png.
+) -> tuple[Report, Run]:
+    """Play one drive to the two nodes in real time, judge what came out, write result.json.
 
     `walls` (W, 4) are x, y, x, y in the frame of the true poses; `total` frames is what the progress bar ends at.
     Raises EtrError when a node ends early or is silent.
@@ -126,9 +132,7 @@ def run(
     )
     (output / "result.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
     truth, before, after = (np.array([to_matrix(pose) for pose in track]) for track in tracks)
-    plot_run(output / "closed_loop.png", Run(name, truth, before, after, drawn(heard, stamps), near(walls, truth)))
-    print(f"{name}: {output / 'closed_loop.png'}")
-    return report
+    return report, Run(name, truth, before, after, drawn(heard, stamps), near(walls, truth))
 
 
 @contextmanager
