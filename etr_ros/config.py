@@ -59,7 +59,7 @@ class RetrievalConfig:
 class RerankConfig:
     """How candidates are put in order."""
 
-    name: str = option("etr-s", "Re-ranker: a registered name, a weight file (.safetensors), or none")
+    name: str = option("etr-s", "Re-ranker: etr-s, etr-s-small (faster), magsac, none, or a weight file (.safetensors)")
     max_locals: int = option(
         0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
     )

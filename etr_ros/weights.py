@@ -73,6 +73,14 @@ REGISTRY: tuple[WeightFile, ...] = (
         size=389_880,
     ),
     WeightFile(
+        name="etr-s-small-xfeat",
+        file="etr-s-small-xfeat.safetensors",
+        what="small ETR-S re-ranker for XFeat local features, a third of the work",
+        licence="Apache-2.0",
+        sha256="68dff867594f77c20f542e58d6299d7e752a1d4dec80769909ed1f4a2da6dc20",
+        size=113_248,
+    ),
+    WeightFile(
         name="xfeat",
         file="xfeat.pt",
         what="XFeat local features, 64-d",

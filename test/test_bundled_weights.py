@@ -41,9 +41,10 @@ def scene(seed: int) -> NDArray[np.uint8]:
     return image
 
 
-def test_etr_finds_the_same_scene_under_another_light() -> None:
+@pytest.mark.parametrize("name", ["etr-s", "etr-s-small"])
+def test_etr_finds_the_same_scene_under_another_light(name: str) -> None:
     extractor = Extractor.load(Config())
-    scorer = rerank.load("etr-s", "xfeat", torch.device("cpu"))
+    scorer = rerank.load(name, "xfeat", torch.device("cpu"))
     assert scorer is not None
     candidates = [extractor(scene(seed)) for seed in range(8)]
     for seed in range(4):
