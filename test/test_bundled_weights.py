@@ -45,11 +45,13 @@ def scene(seed: int) -> NDArray[np.uint8]:
 def test_etr_finds_the_same_scene_under_another_light(name: str) -> None:
     extractor = Extractor.load(Config())
     scorer = rerank.load(name, "xfeat", torch.device("cpu"))
-    assert scorer is not None
+    assert isinstance(scorer, rerank.EtrScorer)
+    accepted = Config().decision.min_probability
     candidates = [extractor(scene(seed)) for seed in range(8)]
     for seed in range(4):
         seen_later = extractor(augment(scene(seed), np.random.default_rng(seed)))
         scores = scorer(seen_later, candidates)
         assert int(scores.values.argmax()) == seed
-        assert scores.probabilities is not None
-        assert scores.probabilities[seed] > 0.5 > np.delete(scores.probabilities, seed).max()
+        confirmed = scorer.confirm(seen_later, candidates, scores.values).probabilities
+        assert confirmed is not None
+        assert confirmed[seed] > accepted and np.delete(confirmed, seed).max() < 0.5
