@@ -17,6 +17,7 @@ from etr_ros.consistency import Hypothesis
 from etr_ros.database import MapInfo, PlaceMap
 from etr_ros.decision import MEMBER
 from etr_ros.evidence import Past
+from etr_ros.geometry import NOT_CALIBRATED
 from etr_ros.loop_filter import LoopFilter
 from etr_ros.neighbours import Neighbours
 from etr_ros.pipeline import Drive, Networks, Stopwatch, require_live, require_same_features
@@ -25,6 +26,7 @@ from etr_ros.types import Candidate, Frame, Geometry, LoopAnswer, LoopClosure, P
 from etr_ros.views import look
 
 NOT_COMPUTED = Geometry(-1, -1)
+UNCALIBRATED = 2  # times the local matches: without intrinsics one is tied to a line, not to a point
 CONFIRMED = 10  # local matches are enough where the robot is expected and the depths of both views agree
 
 
@@ -200,6 +202,8 @@ class LoopDetector:
         is_confirmed = is_expected and found.agreement >= self._config.decision.min_agreement
         if is_confirmed:
             needed = min(needed, CONFIRMED)
+        if found.degeneracy == NOT_CALIBRATED:
+            needed *= UNCALIBRATED
         if found.inliers < needed:
             return f"{found.inliers} local matches agree with one motion, {needed} are needed"
         if found.coverage < config.min_coverage and not is_confirmed:

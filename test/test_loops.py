@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -173,3 +174,15 @@ def test_live_values_take_effect(changed: dict[str, object]) -> None:
     detector.configure(CONFIG.replace(**changed))
     accepted = [loop for loop in drive(detector, world, poses) if loop.accepted]
     assert bool(accepted) == ("loop.min_support" in changed)
+
+
+def test_without_intrinsics_it_takes_twice_the_matches() -> None:
+    world, poses = Landmarks(seed=4), there_and_again(8.0)
+    bare = [dataclasses.replace(world.frame(true, number), camera=None) for number, true in enumerate(poses)]
+    found = {}
+    for least in (20, 200):
+        detector = LoopDetector(world.networks, CONFIG.replace(**{"geometry.min_inliers": least}))
+        loops = [loop for frame in bare for loop in detector.add(frame).loops] + [*detector.finish()]
+        found[least] = [loop for loop in loops if loop.accepted]
+        assert all(loop.geometry.inliers >= 2 * least for loop in found[least])
+    assert found[20] and len(found[200]) < len(found[20])
