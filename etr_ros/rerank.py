@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from etr_ros import verify, weights
+from etr_ros.device_memory import in_batches_that_fit
 from etr_ros.errors import ConfigError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.features.base import half_on_cuda
@@ -139,11 +140,20 @@ class EtrScorer:
     def __call__(self, query: Features, candidates: Sequence[Features]) -> Scores:
         if not candidates:
             return Scores(np.empty(0, np.float32), np.empty(0, np.float32))
+        scores = in_batches_that_fit(lambda each: self._logits(query, each), candidates, self._to_cpu, "re-ranking")
+        values = np.array(scores, np.float32)
+        return Scores(values, self.calibration.probabilities(values))
+
+    def _logits(self, query: Features, candidates: Sequence[Features]) -> list[float]:
         one = collate([query], self.max_locals).to(self.device)
         batch = collate(candidates, self.max_locals).to(self.device)
         with half_on_cuda(self.device):
-            values = self.model(one.expand(len(batch)), batch).float().cpu().numpy()
-        return Scores(values, self.calibration.probabilities(values))
+            logits: list[float] = self.model(one.expand(len(batch)), batch).float().tolist()
+        return logits
+
+    def _to_cpu(self) -> None:
+        self.device = torch.device("cpu")
+        self.model.to(self.device)
 
     def confirm(self, query: Features, candidates: Sequence[Features], values: FloatArray) -> Scores:
         """Scores (K,) of candidates that geometry had a look at, from their `values` (K,) of before.

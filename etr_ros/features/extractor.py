@@ -15,6 +15,7 @@ from torch import Tensor
 from etr_ros import weights
 from etr_ros.config import Config, ExtractorConfig
 from etr_ros.database import FeatureSpec
+from etr_ros.device_memory import in_batches_that_fit
 from etr_ros.errors import ConfigError, ImageError
 from etr_ros.features.base import LocalNetwork, freeze, half_on_cuda
 from etr_ros.features.delg import DelgLite, DelgR50, DelgR101
@@ -78,6 +79,10 @@ class Extractor:
                 raise ImageError(
                     "the picture shows too little: it is of one brightness all over (lens covered, or too dark?)"
                 )
+        return in_batches_that_fit(self._features, images, self._to_cpu, "extraction")
+
+    def _features(self, images: Sequence[NDArray[np.uint8]]) -> list[Features]:
+        height, width = images[0].shape[:2]
         rgb = network_input(images, self.spec.max_side_px, self.network.size_multiple).to(self.device)
         net_height, net_width = rgb.shape[-2:]
         with half_on_cuda(self.device):
@@ -102,6 +107,11 @@ class Extractor:
                 )
             )
         return features
+
+    def _to_cpu(self) -> None:
+        self.device = torch.device("cpu")
+        self.network.to(self.device)
+        self.head.to(self.device)
 
 
 def load_network(config: Config) -> tuple[LocalNetwork, torch.device, Path]:
