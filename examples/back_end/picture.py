@@ -135,7 +135,7 @@ def _draw_repairs(axes: Axes, run: Run) -> None:
     axes.set(
         xlabel="distance driven at the query in metres",
         ylabel="error between its ends in metres",
-        title=f"Drift between the two ends of a loop, removed: {removed}",
+        title=f"Drift that each right loop removed: {removed}",
     )
     axes.set_xlim(0, run.distance_m[-1])
     axes.set_ylim(bottom=0)
