@@ -43,7 +43,7 @@ def decide(
     has_geometry = any(candidate.geometry is not None for candidate in candidates)
     judged = [_judge(candidate, least, config, geometry, has_geometry) for candidate in candidates]
     verified = [i for i, each in enumerate(judged) if not _unverified(each, config, geometry, has_geometry)]
-    judged = _without_outdone(judged, verified)
+    judged = _without_outdone(judged, config)
     believed = _places([i for i, candidate in enumerate(judged) if candidate.accepted], judged, config)
     if believed:
         return (State.AMBIGUOUS if len(believed) > 1 else State.LOCALIZED), _weighted(judged, believed)
@@ -84,13 +84,14 @@ def _unverified(candidate: Candidate, config: DecisionConfig, geometry: Geometry
     return ""
 
 
-def _without_outdone(candidates: Sequence[Candidate], verified: Sequence[int]) -> list[Candidate]:
+def _without_outdone(candidates: Sequence[Candidate], config: DecisionConfig) -> list[Candidate]:
     """The candidates; one is no longer accepted when clearly more local matches put the robot elsewhere.
 
-    Counted are those of all verified candidates that agree on a pose: beside the true place its neighbours match too.
+    Counted are those of all candidates that agree on a pose, few as the matches of each may be: beside the true place
+    its neighbours match too. Left out are candidates on whose depths the views do not agree.
     Where the rivals are not accepted themselves they must have clearly fewer, or they leave the other in doubt.
     """
-    views = [candidates[i] for i in verified]
+    views = [each for each in candidates if each.geometry and not each.geometry.agreement < config.min_agreement]
     matches = [sum(_inliers(view) for view in views if _same_pose(view, each)) for each in views]
     judged = []
     for candidate in candidates:

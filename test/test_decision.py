@@ -149,3 +149,11 @@ def test_places_where_the_rest_of_the_view_stands_elsewhere_are_not_accepted(agr
     _, (judged,) = decide([dataclasses.replace(each, geometry=geometry)], CONFIG, GEOMETRY)
     assert judged.accepted == accepted
     assert judged.reason == ("" if accepted else "query and place agree on 86 % of the depths, 90 % are needed")
+
+
+def test_weak_views_count_where_they_agree() -> None:
+    """No view of the true place is verified by itself; together they keep a look-alike from being believed."""
+    candidates = [seen(0, 18, 0.01), seen(1, 21, 2.27), seen(2, 14, 0.07), seen(3, 8, 0.1)]
+    state, judged = decide(candidates, CONFIG, GEOMETRY)
+    assert state is State.UNKNOWN
+    assert judged[1].reason == "another place explains the same picture better"
