@@ -12,7 +12,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loops test lint benchmark-accuracy clean
+.PHONY: help setup demo demo-loops test lint benchmark benchmark-accuracy clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s  %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back e
 
 test: setup ## all tests, real ROS processes among them
 	.venv/bin/python -m pytest -q
+
+benchmark: setup ## time every stage beside the machine's best and other re-rankers, into docs/ (DATA=folder of pictures; 6 minutes)
+	@test -n "$(DATA)" || { echo "benchmark: name the folder that holds sf_streets with DATA=" >&2; exit 1; }
+	.venv/bin/python benchmarks/speed.py --data '$(DATA)'
 
 benchmark-accuracy: setup ## compare re-rankers on unseen places, into benchmark_work/ (DATA=folder of pictures; an hour)
 	@test -n "$(DATA)" || { echo "benchmark-accuracy: name the folder that holds ie_tower and sf_streets with DATA=" >&2; exit 1; }

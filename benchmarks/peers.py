@@ -81,12 +81,14 @@ class LightGlue:
     @torch.inference_mode()
     def inliers(self, a: Path, b: Path) -> int:
         """Matches of two pictures that agree with one fundamental matrix."""
-        of_a, of_b = self._features(a), self._features(b)
+        of_a, of_b = self.features(a), self.features(b)
         matches = self._match({"image0": of_a, "image1": of_b})["matches"][0].numpy()
         points_a, points_b = (of["keypoints"][0].numpy() for of in (of_a, of_b))
         return int(verify.epipolar_inliers(points_a[matches[:, 0]], points_b[matches[:, 1]]).sum())
 
-    def _features(self, file: Path) -> dict[str, torch.Tensor]:
+    @torch.inference_mode()
+    def features(self, file: Path) -> dict[str, torch.Tensor]:
+        """ALIKED keypoints of a picture, computed once."""
         if file not in self._known:
             rgb = _resized(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB))
             self._known[file] = self._extract.extract(torch.from_numpy(rgb).permute(2, 0, 1).float() / 255)
