@@ -85,7 +85,7 @@ class _Job:
         self._truth: BagPoses | None = None
         if request.truth_topic:
             self._truth = BagPoses(Bag(request.bag), request.truth_topic, math.inf, with_fixes=True)
-        self._map = None if request.map_path is None else PlaceMap(request.map_path)
+        self._map = None if request.map_path is None else PlaceMap(request.map_path, self._config.memory.ceiling_mb)
         self._networks = Networks.load(config)
         if self._map is not None:
             require_same_features(self._map, self._networks.extractor)

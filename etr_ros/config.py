@@ -51,8 +51,32 @@ class ExtractorConfig:
 class RetrievalConfig:
     """How candidates are found among the places of a map."""
 
-    index: str = option("exact", "FAISS index built with the map", choices=("exact", "hnsw", "ivf-pq"))
+    index: str = option(
+        "auto",
+        "Index of the map; auto compares all places of a small map, and takes ivf-pq for a large one",
+        choices=("auto", "exact", "hnsw", "ivf-pq"),
+    )
     top_k: int = option(20, "Candidates retrieved for each query", low=1, high=1000, live=True)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What a place of a map takes on disk, and the map in memory."""
+
+    locals: int = option(
+        0, "Local features stored per place, strongest first; 0 stores all that were extracted", low=0, high=8192
+    )
+    descriptors: str = option(
+        "half",
+        "How local descriptors are stored: in half precision, 8 bits a value, or product-quantised (4 bits a value)",
+        choices=("half", "int8", "pq"),
+    )
+    ceiling_mb: int = option(
+        0,
+        "Memory (10^6 bytes) that the index of a map and what is read of it may take; 0 sets no ceiling",
+        low=0,
+        high=10**6,
+    )
 
 
 @dataclass(frozen=True)
@@ -336,6 +360,7 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     extractor: ExtractorConfig = field(default_factory=ExtractorConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     decision: DecisionConfig = field(default_factory=DecisionConfig)
     geometry: GeometryConfig = field(default_factory=GeometryConfig)

@@ -3,20 +3,23 @@
 my_map/
     manifest.json            what the map is and how it was made; replaced atomically, so it is the commit point
     data-<map id>/
-        index.faiss          FAISS index over the global descriptors, row = place id
-        places.csv           name, session, stamp, picture size, rig and pose of each place
+        globals.f16          (places, G) global descriptors; row = place id
+        index-<places>.faiss FAISS index over them, unless the index is exact
+        places.rows          stamp, picture size, session, rig and pose of each place, see `etr_ros.place_table`
+        names.utf8           their names
         offsets.i64          (places + 1,) first local of each place
         keypoints.f32        (locals, 2) pixels
         depths.f16           (locals, 2) metres along the optical axis, their standard deviation; NaN: unknown
         scores.f16           (locals,)
-        descriptors.f16      (locals, D), opened by memory mapping
+        descriptors.*        (locals, values), see `etr_ros.local_codes`; codebook.f32 where they are product-quantised
         scales.u8            (locals,)
         thumbnails/<id>.jpg  optional
+
+All but the index are only ever appended to, and may be longer than the manifest says: the rest is no part of the map.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -31,14 +34,22 @@ from numpy.typing import NDArray
 from etr_ros import index as retrieval
 from etr_ros.camera import Camera
 from etr_ros.errors import CameraError, MapError
+from etr_ros.local_codes import CODEBOOK, KINDS, LocalCodes
+from etr_ros.mapped import MappedArrays
+from etr_ros.place_table import NAMES, ROW, ROWS, PlaceTable
 from etr_ros.poses import to_pose
 from etr_ros.types import Features, FloatArray, Place, Pose, View
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
-POSE_COLUMNS = ("x_m", "y_m", "z_m", "qx", "qy", "qz", "qw")
-PLACE_COLUMNS = ("name", "session", "stamp_ns", "width", "height", "rig", *POSE_COLUMNS)
 MAX_PLACES = 50_000_000
+OFFSETS = "offsets.i64"
+LOCALS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "keypoints.f32": ("<f4", (2,)),
+    "depths.f16": ("<f2", (2,)),
+    "scores.f16": ("<f2", ()),
+    "scales.u8": ("u1", ()),
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,9 @@ class MapInfo:
     frame_id: str
     rigs: tuple[Rig, ...]
     features: FeatureSpec
+    descriptors: str  # how the local ones are stored: a kind of `etr_ros.local_codes`
     index: str
-    index_parameters: dict[str, int]
+    index_parameters: dict[str, float]
     metric: str
     created: str  # ISO 8601, UTC
     files: dict[str, int]  # name -> bytes
@@ -115,6 +127,27 @@ class MapInfo:
     @property
     def size_bytes(self) -> int:
         return sum(self.files.values())
+
+    @property
+    def codes(self) -> LocalCodes:
+        """How local descriptors are stored, without the codebook."""
+        return LocalCodes(self.descriptors, self.features.local_dim)
+
+    @property
+    def index_file(self) -> str | None:
+        """The exact index has none."""
+        return None if self.index == retrieval.EXACT else f"index-{self.places}.faiss"
+
+    def bytes_per_place(self) -> dict[str, float]:
+        """What a place takes on disk, by part; of "index" the exact one takes none on disk, but globals in memory."""
+        parts = {
+            "index": [self.index_file or ""],
+            "global descriptor": [retrieval.GLOBALS],
+            "local features": [name for name in layout(self) if name in LOCALS or name == self.codes.file],
+        }
+        of_parts = {part: sum(self.files.get(name, 0) for name in names) for part, names in parts.items()}
+        of_parts["the rest"] = self.size_bytes - sum(of_parts.values())
+        return {part: size / self.places for part, size in of_parts.items()}
 
 
 def read_info(path: Path) -> MapInfo:
@@ -136,7 +169,7 @@ def read_info(path: Path) -> MapInfo:
         values["sessions"] = tuple(values["sessions"])
         values["rigs"] = tuple(Rig.from_dict(rig) for rig in values["rigs"])
         info = MapInfo(**values | {"path": str(path)})
-        counts_are_sane = 0 < info.places <= MAX_PLACES and info.locals >= 0 and set(info.files) >= set(ARRAYS)
+        counts_are_sane = 0 < info.places <= MAX_PLACES and info.locals >= 0 and info.descriptors in KINDS
     except (KeyError, TypeError, ValueError, CameraError) as error:
         raise MapError(f"{manifest} is incomplete ({error}): build the map again") from error
     if not counts_are_sane or not info.map_id.isalnum():
@@ -144,16 +177,36 @@ def read_info(path: Path) -> MapInfo:
     return info
 
 
+def layout(info: MapInfo) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Type and shape of every array of a map but its names, by file name."""
+    shapes: dict[str, tuple[str | np.dtype[Any], tuple[int, ...]]] = {
+        retrieval.GLOBALS: ("<f2", (info.places, info.features.global_dim)),
+        ROWS: (ROW, (info.places,)),
+        OFFSETS: ("<i8", (info.places + 1,)),
+        **{name: (dtype, (info.locals, *shape)) for name, (dtype, shape) in LOCALS.items()},
+        info.codes.file: (info.codes.dtype, (info.locals, info.codes.values)),
+    }
+    if info.descriptors == "pq":
+        shapes[CODEBOOK] = ("<f4", info.codes.codebook_shape)
+    return {name: (np.dtype(dtype), shape) for name, (dtype, shape) in shapes.items()}
+
+
 def check_files(info: MapInfo) -> None:
-    """Raises MapError that names the first file of a map that is missing or has not the size it was written with."""
+    """Raises MapError that names the first file of a map that is missing or shorter than it was written."""
     folder = Path(info.path) / f"data-{info.map_id}"
-    for name, size in info.files.items():
+    expected = {name: math.prod(shape) * dtype.itemsize for name, (dtype, shape) in layout(info).items()}
+    needed = {*expected, NAMES, *([info.index_file] if info.index_file else [])}
+    for name in sorted(needed):
+        if info.files.get(name) != expected.get(name, info.files.get(name, -1)):
+            raise MapError(f"{folder / name} does not fit the manifest: build the map again")
         file = folder / name
         actual = file.stat().st_size if file.is_file() else None
         if actual is None:
             raise MapError(f"the map {info.path} lacks its file {name}: copy it whole or build it again")
-        if actual != size:
-            raise MapError(f"{file} has {actual} bytes instead of {size}: copy the map whole or build it again")
+        if actual < info.files[name]:
+            raise MapError(
+                f"{file} has {actual} bytes instead of {info.files[name]}: copy the map whole or build it again"
+            )
 
 
 def share_in_3d(info: MapInfo) -> float:
@@ -165,51 +218,60 @@ def share_in_3d(info: MapInfo) -> float:
     return float(np.isfinite(depths).mean())
 
 
-ARRAYS = ("offsets.i64", "keypoints.f32", "depths.f16", "scores.f16", "descriptors.f16", "scales.u8")
-_DTYPES = {"i64": np.int64, "f32": np.float32, "f16": np.float16, "u8": np.uint8}
-
-
 class PlaceMap:
-    """A map opened for reading. Local features stay on disk until they are asked for."""
+    """A map opened for reading, in the same time however large it is: all but the index stays on disk until it is used.
 
-    def __init__(self, path: Path) -> None:
-        """Raises MapError that names the file and what is wrong with it."""
+    `ceiling_mb` (0: none) is how much memory the index and what is kept of the files may take, in 10^6 bytes: under a
+    ceiling nothing is kept of the files, they are read each time.
+    """
+
+    def __init__(self, path: Path, ceiling_mb: int = 0) -> None:
+        """Raises MapError that names the file and what is wrong with it, or the least ceiling that is enough."""
         self.info = info = read_info(path)
         self._folder = path / f"data-{info.map_id}"
         check_files(info)
-        self.index = retrieval.read_index(self._folder / "index.faiss", info.places, info.features.global_dim)
-        self.places, self._image_sizes, self._rigs = self._read_places()
-        self._offsets = self._array("offsets.i64", (info.places + 1,))
-        if self._offsets[0] != 0 or self._offsets[-1] != info.locals or (np.diff(self._offsets) < 0).any():
-            raise MapError(f"{self._folder / 'offsets.i64'} is damaged: build the map again")
-        self._keypoints = self._array("keypoints.f32", (info.locals, 2))
-        self._depths = self._array("depths.f16", (info.locals, 2))
-        self._scores = self._array("scores.f16", (info.locals,))
-        self._descriptors = self._array("descriptors.f16", (info.locals, info.features.local_dim))
-        self._scales = self._array("scales.u8", (info.locals,))
+        self._require_room(ceiling_mb)
+        arrays = MappedArrays(self._folder, keeps_nothing=ceiling_mb > 0)
+        for name, (dtype, shape) in layout(info).items():
+            arrays.open(name, dtype, shape)
+        arrays.open(NAMES, np.dtype("u1"), (info.files[NAMES],))
+        self._arrays = arrays
+        self.places = PlaceTable(arrays, info.places, info.sessions, len(info.rigs), info.frame_id)
+        codebook = arrays.read(CODEBOOK, slice(None)) if info.descriptors == "pq" else None
+        self._codes = LocalCodes(info.descriptors, info.features.local_dim, codebook)
+        index = self._folder / info.index_file if info.index_file else None
+        self.retriever = retrieval.Retriever.open(index, arrays, info.places, info.features.global_dim)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return self.info.places
 
     def search(self, query: Features, top_k: int, places_before: int | None = None) -> tuple[list[Place], FloatArray]:
         """The `top_k` places most similar to the query's global descriptor, best first, and their cosines (K,)."""
-        ids, cosines = retrieval.search(self.index, query.global_descriptor, top_k, places_before)
-        return [self.places[i] for i in ids], cosines
+        ids, cosines = self.retriever.search(query.global_descriptor, top_k, places_before)
+        return [self.places[int(i)] for i in ids], cosines
+
+    def global_descriptors(self, place_ids: NDArray[np.int64]) -> FloatArray:
+        """(N, G) of some places."""
+        return self._arrays.read(retrieval.GLOBALS, place_ids).astype(np.float32)
 
     def view(self, place_id: int) -> View:
-        """What is known of one place's picture (descriptors back in float32)."""
-        rows = slice(int(self._offsets[place_id]), int(self._offsets[place_id + 1]))
-        rig = self.info.rigs[self._rigs[place_id]]
-        keypoints = np.array(self._keypoints[rows])
+        """What is known of one place's picture (descriptors back in float32). Raises MapError where it is damaged."""
+        start, stop = self._arrays.read(OFFSETS, slice(place_id, place_id + 2)).tolist()
+        if not 0 <= start <= stop <= self.info.locals:
+            raise MapError(f"{self._folder / OFFSETS} is damaged at place {place_id}: build the map again")
+        rows, shot = slice(start, stop), self.places.shot(place_id)
+        rig = self.info.rigs[shot.rig]
+        keypoints = self._arrays.read("keypoints.f32", rows)
+        depths = self._arrays.read("depths.f16", rows)
         features = Features(
             keypoints=keypoints,
-            scores=self._scores[rows].astype(np.float32),
-            descriptors=self._descriptors[rows].astype(np.float32),
-            scales=np.array(self._scales[rows]),
-            image_size=self._image_sizes[place_id],
-            global_descriptor=self.index.reconstruct(place_id),
-            points_m=_points(keypoints, self._depths[rows, 0], rig.camera),
-            depth_sigma_m=self._depths[rows, 1].astype(np.float32),
+            scores=self._arrays.read("scores.f16", rows).astype(np.float32),
+            descriptors=self._codes.decode(self._arrays.read(self._codes.file, rows)),
+            scales=self._arrays.read("scales.u8", rows),
+            image_size=shot.image_size,
+            global_descriptor=self.global_descriptors(np.array([place_id]))[0],
+            points_m=_points(keypoints, depths[:, 0], rig.camera),
+            depth_sigma_m=depths[:, 1].astype(np.float32),
         )
         return View(features, rig.camera, rig.body_t_camera)
 
@@ -218,40 +280,16 @@ class PlaceMap:
         picture = cv2.imread(str(self._folder / "thumbnails" / f"{place_id}.jpg"))
         return None if picture is None else picture.astype(np.uint8, copy=False)
 
-    def _array(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        dtype = np.dtype(_DTYPES[name.rsplit(".", 1)[1]])
-        expected = math.prod(shape) * dtype.itemsize
-        if self.info.files[name] != expected:
-            raise MapError(f"{self._folder / name} does not fit the manifest: build the map again")
-        if expected == 0:
-            return np.empty(shape, dtype)
-        return np.memmap(self._folder / name, dtype, mode="r", shape=shape)
-
-    def _read_places(self) -> tuple[list[Place], list[tuple[int, int]], list[int]]:
-        places: list[Place] = []
-        sizes: list[tuple[int, int]] = []
-        rigs: list[int] = []
-        path = self._folder / "places.csv"
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    places.append(self._place(len(places), row))
-                    sizes.append((int(row["width"]), int(row["height"])))
-                    rigs.append(int(row["rig"]))
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise MapError(f"{path} is damaged ({error}): build the map again") from error
-        if len(places) != self.info.places:
-            raise MapError(f"{path} lists {len(places)} places instead of {self.info.places}: build the map again")
-        if not all(0 <= rig < len(self.info.rigs) for rig in rigs):
-            raise MapError(f"{path} names cameras that the manifest does not have: build the map again")
-        return places, sizes, rigs
-
-    def _place(self, place_id: int, row: dict[str, str]) -> Place:
-        pose = None
-        if row["x_m"]:
-            x, y, z, qx, qy, qz, qw = (float(row[column]) for column in POSE_COLUMNS)
-            pose = Pose((x, y, z), (qx, qy, qz, qw), self.info.frame_id)
-        return Place(place_id, row["name"], row["session"], int(row["stamp_ns"]), pose)
+    def _require_room(self, ceiling_mb: int) -> None:
+        info, codes = self.info, self.info.codes
+        index = info.files[info.index_file] if info.index_file else info.files[retrieval.GLOBALS]
+        one_place = (codes.values * codes.dtype.itemsize + 16) * info.features.max_keypoints
+        least = index + info.files.get(CODEBOOK, 0) + one_place
+        if ceiling_mb and ceiling_mb * 10**6 < least:
+            raise MapError(
+                f"memory.ceiling_mb is {ceiling_mb}, the map {info.path} needs at least {-(-least // 10**6)}: "
+                f"its index takes {index / 1e6:.1f} MB, one place {one_place / 1e6:.1f} MB"
+            )
 
 
 def _points(keypoints: FloatArray, depths: NDArray[np.float16], camera: Camera | None) -> FloatArray | None:

@@ -43,7 +43,7 @@ class LoopDetector:
     @staticmethod
     def open(map_path: Path | None, config: Config) -> LoopDetector:
         """Load the networks, and the prebuilt map if there is one. Raises MapError, WeightsError or ConfigError."""
-        prebuilt = None if map_path is None else PlaceMap(map_path)
+        prebuilt = None if map_path is None else PlaceMap(map_path, config.memory.ceiling_mb)
         return LoopDetector(Networks.load(config), config, prebuilt)
 
     @property
@@ -52,7 +52,7 @@ class LoopDetector:
         return self.prebuilt.info if self.prebuilt else self.session.info
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> Sequence[Place]:
         """All places of that map; the index is the place id."""
         return (self.prebuilt or self.session).places
 
@@ -62,7 +62,7 @@ class LoopDetector:
 
     def load_map(self, map_path: Path) -> None:
         """Localize in another prebuilt map from now on; on failure the one in use stays. Raises MapError."""
-        prebuilt = PlaceMap(map_path)
+        prebuilt = PlaceMap(map_path, self._config.memory.ceiling_mb)
         require_same_features(prebuilt, self.networks.extractor)
         self.prebuilt, self._past_in_map = prebuilt, Past()
 

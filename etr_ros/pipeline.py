@@ -51,7 +51,7 @@ class Places(Protocol):
     """Places that can be searched: `etr_ros.database.PlaceMap` or `etr_ros.session.SessionMap`."""
 
     @property
-    def places(self) -> list[Place]: ...
+    def places(self) -> Sequence[Place]: ...
 
     def search(
         self, query: Features, top_k: int, places_before: int | None = None
@@ -239,7 +239,7 @@ class PlaceRecognizer:
         WeightsError or ConfigError when a network cannot be loaded.
         """
         config = config or Config()
-        place_map = PlaceMap(map_path)
+        place_map = PlaceMap(map_path, config.memory.ceiling_mb)
         networks = Networks.load(config)
         require_same_features(place_map, networks.extractor)
         return PlaceRecognizer(place_map, networks, config)
@@ -249,7 +249,7 @@ class PlaceRecognizer:
         return self.map.info
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> Sequence[Place]:
         """All places of the map; the index is the place id."""
         return self.map.places
 
@@ -314,7 +314,7 @@ class PlaceRecognizer:
 
     def load_map(self, map_path: Path) -> None:
         """Take another map; on failure the one in use stays. Raises MapError."""
-        place_map = PlaceMap(map_path)
+        place_map = PlaceMap(map_path, self._config.memory.ceiling_mb)
         require_same_features(place_map, self.networks.extractor)
         self.map, self._past = place_map, Past()
 
@@ -335,7 +335,7 @@ def require_same_features(place_map: PlaceMap, extractor: Extractor) -> None:
 
 def require_live(old: Config, new: Config) -> None:
     """Raises ConfigError when the two differ in what is only read when the networks are loaded."""
-    sections = ("compute", "extractor", "rerank")
+    sections = ("compute", "extractor", "memory", "rerank")
     fixed = [section for section in sections if getattr(new, section) != getattr(old, section)]
     fixed += ["decision.calibration"] * (new.decision.calibration != old.decision.calibration)
     if fixed:

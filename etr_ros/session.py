@@ -68,6 +68,7 @@ class SessionMap:
             frame_id=self._frame_id,
             rigs=(),
             features=self.spec,
+            descriptors="half",
             index="exact",
             index_parameters={},
             metric="",

@@ -46,7 +46,7 @@ def test_round_trip(tmp_path: Path) -> None:
         stored, original = opened.view(i).features, make_features(i, count=10 + i)
         np.testing.assert_array_equal(stored.keypoints, original.keypoints)
         np.testing.assert_allclose(stored.descriptors, original.descriptors, atol=1e-3)
-        np.testing.assert_allclose(stored.global_descriptor, original.global_descriptor)
+        np.testing.assert_allclose(stored.global_descriptor, original.global_descriptor, atol=1e-3)
         assert stored.image_size == (640, 480)
         thumbnail = opened.thumbnail(i)
         assert thumbnail is not None and thumbnail.dtype == np.uint8
@@ -59,7 +59,7 @@ def test_a_place_is_its_own_nearest(tmp_path: Path, index: str) -> None:
     for i in (0, 13, 29):
         places, cosines = opened.search(make_features(i), top_k=3)
         assert places[0].place_id == i
-        assert cosines[0] == pytest.approx(1.0, abs=1e-5)
+        assert cosines[0] == pytest.approx(1.0, abs=1e-3)
         assert list(cosines) == sorted(cosines, reverse=True)
 
 
@@ -170,10 +170,12 @@ def test_what_is_not_a_map_is_said_so(tmp_path: Path) -> None:
         PlaceMap(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "descriptors.f16", "offsets.i64", "places.csv", "keypoints.f32"])
+@pytest.mark.parametrize(
+    "name", ["index-5.faiss", "globals.f16", "descriptors.f16", "offsets.i64", "places.rows", "names.utf8", "scales.u8"]
+)
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_damaged_files_are_named(tmp_path: Path, name: str, damage: str) -> None:
-    write_map(tmp_path / "map")
+    write_map(tmp_path / "map", index="hnsw")
     file = data_folder(tmp_path / "map") / name
     if damage == "missing":
         file.unlink()
@@ -185,8 +187,8 @@ def test_damaged_files_are_named(tmp_path: Path, name: str, damage: str) -> None
 
 
 def test_an_index_of_noise_is_refused(tmp_path: Path) -> None:
-    write_map(tmp_path / "map")
-    file = data_folder(tmp_path / "map") / "index.faiss"
+    write_map(tmp_path / "map", index="hnsw")
+    file = data_folder(tmp_path / "map") / "index-5.faiss"
     file.write_bytes(bytes(np.random.default_rng(0).integers(0, 255, file.stat().st_size, np.uint8)))
     with pytest.raises(MapError, match="damaged"):
         PlaceMap(tmp_path / "map")

@@ -30,13 +30,17 @@ def run(args: argparse.Namespace) -> int:
     info = read_info(args.map)
     check_files(info)
     if args.json:
-        print(json.dumps(dataclasses.asdict(info) | {"size_bytes": info.size_bytes}, indent=2))
+        print(json.dumps(_values(info), indent=2))
         return 0
     rows = _rows(info, share_in_3d(info))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:{width}}  {value}")
     return 0
+
+
+def _values(info: MapInfo) -> dict[str, object]:
+    return dataclasses.asdict(info) | {"size_bytes": info.size_bytes, "bytes_per_place": info.bytes_per_place()}
 
 
 def _rows(info: MapInfo, in_3d: float) -> list[tuple[str, str]]:
@@ -51,12 +55,16 @@ def _rows(info: MapInfo, in_3d: float) -> list[tuple[str, str]]:
         ("intrinsics", _which([rig.camera for rig in info.rigs])),
         ("camera mount", _which([rig.body_t_camera for rig in info.rigs])),
         ("in 3-D", f"{100 * in_3d:.0f} % of the local features"),
-        ("local features", f"{info.locals} of {features.extractor}, {features.local_dim} values each"),
+        (
+            "local features",
+            f"{info.locals} of {features.extractor}, {features.local_dim} values each, stored as {info.descriptors}",
+        ),
         ("global descriptor", f"{features.global_descriptor}, {features.global_dim} values"),
         ("weights", features.weights),
         ("index", info.index + (f" ({parameters})" if parameters else "")),
         ("metric", info.metric),
         ("size", size_text(info.size_bytes)),
+        ("bytes per place", _per_place(info)),
         ("created", info.created),
         ("format version", str(info.format_version)),
         *(
@@ -65,6 +73,11 @@ def _rows(info: MapInfo, in_3d: float) -> list[tuple[str, str]]:
             for name, value in values.items()
         ),
     ]
+
+
+def _per_place(info: MapInfo) -> str:
+    parts = info.bytes_per_place()
+    return f"{sum(parts.values()):.0f}: " + ", ".join(f"{part} {size:.0f}" for part, size in parts.items())
 
 
 def _which(known: Sequence[object]) -> str:

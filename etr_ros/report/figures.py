@@ -145,7 +145,7 @@ def _descriptors(place_map: PlaceMap) -> NDArray[np.float32]:
     """(N, G) of at most `MAX_ROWS` places, evenly picked."""
     count = len(place_map)
     picked = np.linspace(0, count - 1, min(count, MAX_ROWS)).round().astype(np.int64)
-    return np.stack([np.asarray(place_map.index.reconstruct(int(row)), np.float32) for row in picked])
+    return place_map.global_descriptors(picked)
 
 
 def _pooled(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
