@@ -13,6 +13,7 @@ from builders import make_features
 from etr_ros.anytime import TOO_LATE, Allowance, Effort
 from etr_ros.build import build_map
 from etr_ros.config import Config
+from etr_ros.database import read_info
 from etr_ros.errors import ConfigError, ImageError, MapError
 from etr_ros.pipeline import Networks, PlaceRecognizer, Stopwatch
 from etr_ros.rerank import Scores
@@ -154,3 +155,17 @@ def test_half_of_the_locals_reach_the_re_ranker_and_all_of_them_the_map(town: Pa
         networks.find(view, 0, places, config, Stopwatch(), allowance=Allowance(effort=Effort(locals=share)))
         assert seen == [count, count]
         seen.clear()
+
+
+def test_places_are_added_to_a_map(tmp_path: Path) -> None:
+    def drive(session: str, numbers: range) -> list[Frame]:
+        return [dataclasses.replace(frame(n, n), session=session) for n in numbers]
+
+    build_map(drive("monday", range(3)), tmp_path / "map", Config())
+    info = build_map(drive("tuesday", range(3, 5)), tmp_path / "map", Config(), add=True)
+    assert (info.places, info.sessions) == (5, ("monday", "tuesday"))
+    found = PlaceRecognizer.open(tmp_path / "map").query(frame(4, 4)).candidates[0].place
+    assert (found.place_id, found.session) == (4, "tuesday")
+    with pytest.raises(MapError, match="has the session 'tuesday' already: give another --session"):
+        build_map(drive("tuesday", range(9)), tmp_path / "map", Config(), add=True)
+    assert read_info(tmp_path / "map") == info

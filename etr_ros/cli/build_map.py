@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from etr_ros.datasets import FrameSource
 
 
+MAX_WORKERS = 256
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
@@ -23,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="make a map of a folder of pictures or of a bag",
         description="Make a map. Which pictures become places is set by keyframe.distance_m, keyframe.angle_deg and "
         "keyframe.period_s; without poses and with period 0, all do.\nA map that is at OUTPUT already is replaced when "
-        "the new one is complete.",
+        "the new one is complete; with --add it is kept, and grows.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", type=Path, metavar="DIR", help="folder of pictures (jpg, png, bmp, webp, tif)")
@@ -38,6 +41,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_bag_options(parser, "--bag")
     parser.add_argument("--session", default="", metavar="NAME", help="name of the drive (default: that of the source)")
     parser.add_argument("--output", type=Path, required=True, metavar="MAP", help="folder of the map")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="add the places to the map at OUTPUT, as if it had been built of all at once; needs the map's extractor.*",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compute the features in N processes with one thread each (or compute.threads); the map is the same for "
+        "any N (default: 0, in this process with all cores)",
+    )
     add_config_options(parser)
     parser.set_defaults(run=run)
 
@@ -45,18 +61,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Build the map and say what is in it. Raises EtrError."""
     config = config_from(args)
+    if not 0 <= args.workers <= MAX_WORKERS:
+        raise ConfigError(f"--workers must be between 0 and {MAX_WORKERS}, not {args.workers}")
     source = _source(args)
 
     from etr_ros.build import build_map
     from etr_ros.keyframes import select
 
     start = time.monotonic()
-    info = build_map(select(track(source, "map"), config.keyframe), args.output, config, skipped=source.reject)
+    frames = select(track(source, "map"), config.keyframe)
+    info = build_map(frames, args.output, config, skipped=source.reject, workers=args.workers, add=args.add)
     for note in source.notes():
         print(note)
     poses = f"with poses in frame {info.frame_id}" if info.has_poses else "without poses"
+    places = f"{info.places} places" + (" now, with those" if args.add else "")
     print(
-        f"{args.output}: {info.places} places of {source.read} pictures, {poses}, {size_text(info.size_bytes)}, "
+        f"{args.output}: {places} of {source.read} pictures, {poses}, {size_text(info.size_bytes)}, "
         f"built in {time.monotonic() - start:.1f} s"
     )
     return 0
