@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from etr_ros.config import Config
-from etr_ros.database import MapInfo
-from etr_ros.errors import CameraError, ImageError, MapError
+from etr_ros.dask_workers import DaskPool
+from etr_ros.database import FeatureSpec, MapInfo
+from etr_ros.errors import CameraError, ImageError, MapError, WeightsError
 from etr_ros.features import Extractor
 from etr_ros.map_writer import MapWriter
 from etr_ros.neighbours import Neighbours
@@ -27,6 +28,7 @@ def build_map(
     skipped: Callable[[Frame, str], None] | None = None,
     *,
     workers: int = 0,
+    dask: str | None = None,
     add: bool = False,
 ) -> MapInfo:
     """Every frame becomes a place, its locals in 3-D where depth, or the poses of a calibrated camera, tell.
@@ -35,11 +37,12 @@ def build_map(
     it keeps its own index and ways to store; its sessions cannot be added again.
 
     `workers` processes compute the features, each with `compute.threads` threads or one; the map is the same for any
-    number of them. With 0 this process does.
+    number of them. With 0 this process does. `dask` is the address of a Dask scheduler whose workers compute them, or
+    empty for a Dask cluster of `workers` processes on this machine.
 
     `progress` is told after each frame how many places there are; `skipped` hears of each picture that shows too
     little and why. Raises MapError when nothing is left or the disk is full, WeightsError when the extractor has no
-    weights, DataError when workers die again and again.
+    weights or a worker has others, DataError when workers die again and again, ConfigError when there is no Dask.
     """
     extractor, neighbours = Extractor.load(config), Neighbours()
     writer = (
@@ -49,7 +52,7 @@ def build_map(
     )
     with writer:
         known = set(writer.sessions)
-        for frame, seen in _look_at_all(frames, extractor, config, workers):
+        for frame, seen in _look_at_all(frames, extractor, config, workers, dask):
             if frame.session in known:
                 raise MapError(f"the map {output} has the session '{frame.session}' already: give another --session")
             try:
@@ -65,19 +68,24 @@ def build_map(
 
 
 def _look_at_all(
-    frames: Iterable[Frame], extractor: Extractor, config: Config, workers: int
+    frames: Iterable[Frame], extractor: Extractor, config: Config, workers: int, dask: str | None
 ) -> Iterator[tuple[Frame, Seen]]:
-    if workers:
-        yield from Pool(_start, (config.to_dict(),), workers).map(frames)
-        return
-    for frame in frames:
-        yield frame, _look(extractor, config, frame)
+    arguments = config.to_dict(), extractor.spec
+    if dask is not None:
+        yield from DaskPool(_start, arguments, dask, workers).map(frames)
+    elif workers:
+        yield from Pool(_start, arguments, workers).map(frames)
+    else:
+        for frame in frames:
+            yield frame, _look(extractor, config, frame)
 
 
-def _start(values: dict[str, Any]) -> Callable[[Frame], Seen]:
+def _start(values: dict[str, Any], spec: FeatureSpec) -> Callable[[Frame], Seen]:
     config = Config.from_dict(values)
     config = config.replace(**{"compute.threads": config.compute.threads or 1})
     extractor = Extractor.load(config)
+    if difference := extractor.spec.difference(spec):
+        raise WeightsError(f"a worker computes other features than this process: {difference}")
     return lambda frame: _look(extractor, config, frame)
 
 

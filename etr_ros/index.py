@@ -29,12 +29,12 @@ HNSW_LINKS = 32
 HNSW_BUILD_BREADTH = 80
 HNSW_SEARCH_BREADTH = 512
 PQ_BITS = 4
-VALUES_PER_SUBVECTOR = 8
 MAX_SUBVECTORS = 128
+COARSE_FROM = 2**18  # places; more are compared by codes of half the size, in half the time
 TRAINING_PER_LIST = 40
 LEAST_TRAINING_PLACES = 39 * 256
 BREADTH = 200  # places proposed for exact comparison, for 20 asked for
-RECALL_AT, RECALL, RECALL_QUERIES = 20, 0.95, 200
+RECALL_AT, RECALL, RECALL_QUERIES = 20, 0.96, 200
 _SEED = 1234
 _BLOCK = 16384
 
@@ -102,7 +102,8 @@ def _trained_ivf_pq(vectors: NDArray[np.float16]) -> tuple[faiss.Index, dict[str
         )
     known = vectors[: _training_places(count)]
     lists = 1 << (int(len(known) ** 0.5).bit_length() - 1)
-    subvectors = max(m for m in range(1, min(size // VALUES_PER_SUBVECTOR, MAX_SUBVECTORS) + 1) if size % m == 0)
+    most = min(size // (4 if len(known) < COARSE_FROM else 8), MAX_SUBVECTORS)
+    subvectors = max(m for m in range(1, most + 1) if size % m == 0)
     quantizer = faiss.IndexFlatIP(size)
     index = faiss.IndexIVFPQFastScan(quantizer, size, lists, subvectors, PQ_BITS, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = index.pq.cp.seed = _SEED

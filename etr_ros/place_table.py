@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
@@ -28,11 +30,14 @@ MAX_NAME_BYTES = 65536
 _BLOCK = 4096
 
 
+_PACKED = struct.Struct("<qQIIII7d")  # a row of `ROW`, for one at a time
+
+
 def pack(place: Place, name_end: int, size: tuple[int, int], session: int, rig: int) -> bytes:
     """One row; `size` is width and height of the picture in pixels."""
     pose = place.pose
-    values = [np.nan] * 7 if pose is None else [*pose.position_m, *pose.quat_xyzw]
-    return np.array([(place.stamp_ns, name_end, *size, session, rig, values)], ROW).tobytes()
+    values = (math.nan,) * 7 if pose is None else (*pose.position_m, *pose.quat_xyzw)
+    return _PACKED.pack(place.stamp_ns, name_end, *size, session, rig, *values)
 
 
 @dataclass(frozen=True)
@@ -75,24 +80,22 @@ class PlaceTable(Sequence[Place]):
         return Shot((int(row["width"]), int(row["height"])), rig)
 
     def _block(self, start: int, stop: int) -> list[Place]:
-        rows = self._arrays.read(ROWS, slice(max(0, start - 1), stop))
-        ends = rows["name_end"].astype(np.int64)
-        if start == 0:
-            ends = np.concatenate([np.zeros(1, np.int64), ends])
-        else:
-            rows = rows[1:]
-        total = self._arrays.rows(NAMES)
-        wrong = (ends[0] < 0) | (ends[-1] > total) | (np.diff(ends) < 0) | (np.diff(ends) > MAX_NAME_BYTES)
-        if wrong.any() or (rows["session"] >= len(self._sessions)).any():
-            raise MapError(f"{ROWS} of the map is damaged at places {start} to {stop - 1}: build the map again")
-        text = self._arrays.read(NAMES, slice(int(ends[0]), int(ends[-1]))).tobytes()
-        ends -= ends[0]
-        return [self._place(start + k, row, text[ends[k] : ends[k + 1]]) for k, row in enumerate(rows.tolist())]
-
-    def _place(self, place_id: int, row: tuple[Any, ...], name: bytes) -> Place:
-        stamp_ns, _, _, _, session, _, values = row
-        pose = None
-        if not np.isnan(values[0]):
-            x, y, z, qx, qy, qz, qw = (float(v) for v in values)
-            pose = Pose((x, y, z), (qx, qy, qz, qw), self._frame_id)
-        return Place(place_id, name.decode(errors="replace"), self._sessions[session], stamp_ns, pose)
+        data = self._arrays.read(ROWS, slice(max(0, start - 1), stop)).tobytes()
+        rows = list(_PACKED.iter_unpack(data))
+        first = rows.pop(0)[1] if start else 0
+        total, end = self._arrays.rows(NAMES), first
+        for row in rows:
+            if not end <= row[1] <= min(end + MAX_NAME_BYTES, total) or row[4] >= len(self._sessions):
+                raise MapError(f"{ROWS} of the map is damaged at places {start} to {stop - 1}: build the map again")
+            end = row[1]
+        text = self._arrays.read(NAMES, slice(first, end)).tobytes()
+        places, begin = [], 0
+        for place_id, (stamp_ns, name_end, _, _, session, _, *values) in enumerate(rows, start):
+            pose = None
+            if not math.isnan(values[0]):
+                x, y, z, qx, qy, qz, qw = values
+                pose = Pose((x, y, z), (qx, qy, qz, qw), self._frame_id)
+            name = text[begin : name_end - first].decode(errors="replace")
+            places.append(Place(place_id, name, self._sessions[session], stamp_ns, pose))
+            begin = name_end - first
+        return places

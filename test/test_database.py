@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from etr_ros.config import Config
 from etr_ros.database import PlaceMap, read_info
 from etr_ros.errors import MapError
 from etr_ros.map_writer import MapWriter
+from etr_ros.place_table import ROW, ROWS
 from etr_ros.types import Pose
 
 
@@ -192,6 +194,37 @@ def test_an_index_of_noise_is_refused(tmp_path: Path) -> None:
     file.write_bytes(bytes(np.random.default_rng(0).integers(0, 255, file.stat().st_size, np.uint8)))
     with pytest.raises(MapError, match="damaged"):
         PlaceMap(tmp_path / "map")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "read"),
+    [
+        ("name_end", 2**40, lambda opened: opened.places[2]),
+        ("name_end", 0, lambda opened: list(opened.places)),
+        ("session", 7, lambda opened: opened.places[2]),
+        ("rig", 7, lambda opened: opened.view(2)),
+    ],
+)
+def test_rows_of_noise_are_refused_when_they_are_read(
+    tmp_path: Path, column: str, value: int, read: Callable[[PlaceMap], object]
+) -> None:
+    write_map(tmp_path / "map")
+    file = data_folder(tmp_path / "map") / ROWS
+    rows = np.frombuffer(file.read_bytes(), ROW).copy()
+    rows[column][2] = value
+    file.write_bytes(rows.tobytes())
+    opened = PlaceMap(tmp_path / "map")
+    assert opened.places[0].name == "0000.jpg"
+    with pytest.raises(MapError, match=r"places\.rows of the map is damaged"):
+        read(opened)
+
+
+def test_offsets_of_noise_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    write_map(tmp_path / "map")
+    file = data_folder(tmp_path / "map") / "offsets.i64"
+    file.write_bytes(bytes(reversed(file.read_bytes())))
+    with pytest.raises(MapError, match=r"offsets\.i64 is damaged"):
+        PlaceMap(tmp_path / "map").view(2)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from etr_ros.errors import MapError
 from etr_ros.index import Retriever, build_index, choose, extend_index, is_outgrown
 from etr_ros.mapped import MappedArrays
 
-DIM = 32
+DIM = 64
 COUNT = 10_300
 
 
 def places_of_drives(count: int, seed: int = 0) -> np.ndarray:
-    """(N, 32) half-precision unit vectors: groups of eight that are alike."""
+    """(N, 64) half-precision unit vectors: groups of eight that are alike."""
     rng = np.random.default_rng(seed)
     centres = np.repeat(rng.normal(size=(-(-count // 8), DIM)), 8, axis=0)[:count]
     vectors = centres + 0.5 * rng.normal(size=(count, DIM))
@@ -93,7 +93,7 @@ def test_the_recall_of_a_compressed_index_is_measured_when_it_is_built() -> None
     index, parameters = build_index("ivf-pq", places_of_drives(COUNT))
     assert isinstance(index, faiss.IndexIVF)
     assert parameters["probes"] == index.nprobe <= parameters["lists"]
-    assert parameters["recall@20"] >= 0.95 or index.nprobe == index.nlist
+    assert parameters["recall@20"] >= 0.96 or index.nprobe == index.nlist
 
 
 def test_too_few_places_to_train_on() -> None:

@@ -1,15 +1,17 @@
-"""Processes that work on many items: order, and what a killed one does to the result."""
+"""Processes, and Dask, that work on many items: order, and what a killed one does to the result."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from etr_ros.errors import DataError
+from etr_ros.dask_workers import DaskPool
+from etr_ros.errors import ConfigError, DataError
 from etr_ros.workers import Pool
 
 
@@ -43,3 +45,31 @@ def test_an_item_that_kills_every_worker_is_an_error(tmp_path: Path) -> None:
 def test_no_items() -> None:
     pool: Pool[int, int] = Pool(start, (Path(), 0), 2)
     assert list(pool.map([])) == []
+
+
+def test_dask_gives_the_same_results_whatever_dies(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    pool: DaskPool[int, int] = DaskPool(start, (tmp_path, 1), "", 2)
+    assert list(pool.map(range(20))) == [(i, i * i) for i in range(20)]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_dask_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    pool: DaskPool[int, int] = DaskPool(start, (tmp_path, 0), "", 1)
+    with pytest.raises(ConfigError, match="Dask is not installed: pip install distributed"):
+        list(pool.map(range(3)))
+
+
+def test_a_scheduler_that_does_not_answer_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    pool: DaskPool[int, int] = DaskPool(start, (tmp_path, 0), "tcp://nowhere:8786")
+    with pytest.raises(
+        ConfigError, match=r"no Dask scheduler answers at 'tcp://nowhere:8786' \(timed out\): check --dask"
+    ):
+        list(pool.map(range(3)))

@@ -54,6 +54,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="compute the features in N processes with one thread each (or compute.threads); the map is the same for "
         "any N (default: 0, in this process with all cores)",
     )
+    parser.add_argument(
+        "--dask",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="compute the features on the workers of the Dask scheduler at ADDRESS (tcp://host:8786), which need this "
+        "package and the same weights; without ADDRESS on a Dask cluster of --workers processes on this machine",
+    )
     add_config_options(parser)
     parser.set_defaults(run=run)
 
@@ -70,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     frames = select(track(source, "map"), config.keyframe)
-    info = build_map(frames, args.output, config, skipped=source.reject, workers=args.workers, add=args.add)
+    info = build_map(
+        frames, args.output, config, skipped=source.reject, workers=args.workers, dask=args.dask, add=args.add
+    )
     for note in source.notes():
         print(note)
     poses = f"with poses in frame {info.frame_id}" if info.has_poses else "without poses"
