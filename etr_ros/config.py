@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from etr_ros.errors import ConfigError
+from etr_ros.memory_config import MemoryConfig
 from etr_ros.options import Scalar, build, option, options
 
 if TYPE_CHECKING:
@@ -57,26 +58,6 @@ class RetrievalConfig:
         choices=("auto", "exact", "hnsw", "ivf-pq"),
     )
     top_k: int = option(20, "Candidates retrieved for each query", low=1, high=1000, live=True)
-
-
-@dataclass(frozen=True)
-class MemoryConfig:
-    """What a place of a map takes on disk, and the map in memory."""
-
-    locals: int = option(
-        0, "Local features stored per place, strongest first; 0 stores all that were extracted", low=0, high=8192
-    )
-    descriptors: str = option(
-        "half",
-        "How local descriptors are stored: in half precision, 8 bits a value, or product-quantised (4 bits a value)",
-        choices=("half", "int8", "pq"),
-    )
-    ceiling_mb: int = option(
-        0,
-        "Memory (10^6 bytes) that the index of a map and what is read of it may take; 0 sets no ceiling",
-        low=0,
-        high=10**6,
-    )
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import index as retrieval
-from etr_ros.config import MemoryConfig
 from etr_ros.database import FORMAT_VERSION, MANIFEST, FeatureSpec, MapInfo, Rig, check_files, layout, read_info
 from etr_ros.errors import MapError
 from etr_ros.local_codes import CODEBOOK, TRAINING_LOCALS, LocalCodes
+from etr_ros.memory_config import MemoryConfig
 from etr_ros.place_table import NAMES, ROWS, pack
 from etr_ros.types import Features, FloatArray, Frame, Place
 
