@@ -34,7 +34,7 @@ COARSE_FROM = 2**18  # places; more are compared by codes of half the size, in h
 TRAINING_PER_LIST = 40
 LEAST_TRAINING_PLACES = 39 * 256
 BREADTH = 200  # places proposed for exact comparison, for 20 asked for
-RECALL_AT, RECALL, RECALL_QUERIES = 20, 0.96, 200
+RECALL_AT, RECALL, RECALL_QUERIES = 20, 0.95, 200
 _SEED = 1234
 _BLOCK = 16384
 
@@ -124,16 +124,30 @@ def _choose_probes(index: faiss.IndexIVF, vectors: NDArray[np.float16]) -> float
     rows = np.unique(np.linspace(0, len(vectors) - 1, RECALL_QUERIES).astype(np.int64))
     queries = vectors[rows].astype(np.float32)
     exact = _exact_neighbours(vectors, queries, rows)
-    index.nprobe, recall = max(1, index.nlist // 64), 0.0
-    while True:
-        found = [
-            set(nearest(partial(_rows, vectors), index, query, RECALL_AT + 1)[0].tolist()) - {row}
-            for query, row in zip(queries, rows.tolist(), strict=True)
-        ]
-        recall = float(np.mean([len(a & b) / RECALL_AT for a, b in zip(found, exact, strict=True)]))
-        if recall >= RECALL or index.nprobe >= index.nlist:
-            return round(recall, 4)
-        index.nprobe = min(index.nprobe + 1 + index.nprobe // 4, index.nlist)
+    low, high = 1, index.nlist
+    while low < high:
+        index.nprobe = (low + high) // 2
+        if _recall(index, vectors, queries, rows, exact) >= RECALL:
+            high = index.nprobe
+        else:
+            low = index.nprobe + 1
+    index.nprobe = low
+    return round(_recall(index, vectors, queries, rows, exact), 4)
+
+
+def _recall(
+    index: faiss.IndexIVF,
+    vectors: NDArray[np.float16],
+    queries: FloatArray,
+    rows: NDArray[np.int64],
+    exact: list[set[int]],
+) -> float:
+    read = partial(_rows, vectors)
+    found = [
+        set(nearest(read, index, query, RECALL_AT + 1)[0].tolist()) - {row}
+        for query, row in zip(queries, rows.tolist(), strict=True)
+    ]
+    return float(np.mean([len(a & b) / RECALL_AT for a, b in zip(found, exact, strict=True)]))
 
 
 def _exact_neighbours(vectors: NDArray[np.float16], queries: FloatArray, rows: NDArray[np.int64]) -> list[set[int]]:

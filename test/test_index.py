@@ -93,7 +93,7 @@ def test_the_recall_of_a_compressed_index_is_measured_when_it_is_built() -> None
     index, parameters = build_index("ivf-pq", places_of_drives(COUNT))
     assert isinstance(index, faiss.IndexIVF)
     assert parameters["probes"] == index.nprobe <= parameters["lists"]
-    assert parameters["recall@20"] >= 0.96 or index.nprobe == index.nlist
+    assert parameters["recall@20"] >= 0.95 or index.nprobe == index.nlist
 
 
 def test_too_few_places_to_train_on() -> None:
