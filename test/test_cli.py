@@ -22,7 +22,7 @@ from etr_ros.errors import ConfigError, MapError
 from etr_ros.options import options
 from fakes import fake_networks, save_boards
 
-VERBS = ("build-map", "info", "evaluate", "replay", "report", "diff", "weights", "train")
+VERBS = ("build-map", "info", "evaluate", "replay", "report", "diff", "weights", "train", "export")
 HEAVY = ("torch", "cv2", "faiss", "numpy", "rosbags", "rclpy", "tqdm")
 with_fake_networks = pytest.mark.usefixtures(fake_networks.__name__)
 

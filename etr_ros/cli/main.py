@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from etr_ros import __version__
-from etr_ros.cli import build_map, calibrate, diff, evaluate, fit_vlad, info, replay, report, train, weights
+from etr_ros.cli import build_map, calibrate, diff, evaluate, export, fit_vlad, info, replay, report, train, weights
 from etr_ros.errors import EtrError
 
 INTERRUPTED = 128 + 2  # as a shell reports SIGINT
@@ -28,7 +28,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="etr", description="Visual place recognition: retrieve with FAISS, re-rank with ETR.")
     parser.add_argument("--version", action="version", version=f"etr_ros {__version__}")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (build_map, info, evaluate, replay, report, diff, calibrate, weights, train, fit_vlad):
+    for verb in (build_map, info, evaluate, replay, report, diff, calibrate, weights, train, fit_vlad, export):
         verb.add_parser(subparsers)
     return parser
 
