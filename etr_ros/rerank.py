@@ -215,6 +215,7 @@ def read_header(path: Path) -> tuple[EtrConfig, Calibration]:
             header = file.metadata() or {}
         if header.get("kind") != "etr":
             raise WeightsError(f"{path} holds no ETR: give a file that `etr train` wrote")
-        return EtrConfig(**json.loads(header["config"])), Calibration(**json.loads(header["calibration"]))
+        config = {"consistent": False} | json.loads(header["config"])  # a file that does not say so was made without
+        return EtrConfig(**config), Calibration(**json.loads(header["calibration"]))
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} is not a readable ETR weight file: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from builders import make_features, make_place
@@ -53,6 +54,17 @@ def test_a_saved_etr_scores_as_before(tmp_path: Path) -> None:
     np.testing.assert_allclose(scores.values, expected, rtol=1e-4, atol=1e-5)
     assert scores.probabilities is not None and scores.inliers is None
     np.testing.assert_allclose(scores.probabilities, 1 / (1 + np.exp(-(2 * scores.values - 1))), rtol=1e-5)
+
+
+def test_weights_that_do_not_know_of_consistency_load(tmp_path: Path) -> None:
+    path = tmp_path / "etr.safetensors"
+    model = saved_model(path, dataclasses.replace(CONFIG, consistent=False))
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    told = json.loads(header["config"])
+    del told["consistent"]
+    save_file(model.state_dict(), path, header | {"config": json.dumps(told)})
+    assert EtrScorer.from_file(path, CPU).model.config == model.config
 
 
 def test_geometry_confirms_the_best(tmp_path: Path) -> None:
