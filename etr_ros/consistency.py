@@ -18,7 +18,7 @@ from etr_ros.config import LoopConfig
 from etr_ros.transforms import Matrix, between, change_frames, compose, error, inverse
 from etr_ros.types import Geometry, Place, Pose
 
-CHI2_6, CHI2_3 = 22.46, 16.27  # 0.999 of the chi-square distribution with 6 and 3 degrees of freedom
+CHI2_6, CHI2_3, CHI2_1 = 22.46, 16.27, 10.83  # 0.999 of chi-square with 6, 3 and 1 degrees of freedom
 SLACK_M, SLACK_SHARE = 2.0, 0.5  # how far a place may lie beside where the progress of the queries puts it
 SLACK_S = 2.0
 ONE_PLACE_S = 1.0  # a row of queries that all look like one place is no support: many views do
@@ -110,8 +110,14 @@ def _is_sharp(covariance: Matrix) -> bool:
 
 
 def _unlikely(residual: Matrix, covariance: Matrix, is_metric: bool) -> str:
-    """Why a difference (6,) is no accident, in words; without a scale only its rotation is judged."""
+    """Why a difference (6,) is no accident, in words; without a scale only its rotation is judged.
+
+    Its turn is judged alone as well: rooms with sides alike are wrong by a quarter turn, and hardly by anything else.
+    """
     off_m, off_deg = float(np.linalg.norm(residual[:3])), math.degrees(float(np.linalg.norm(residual[3:])))
+    turn = residual[3:]
+    if (turn @ turn) ** 2 > CHI2_1 * (turn @ covariance[3:, 3:] @ turn):
+        return f"{off_deg:.0f} degrees off"
     if is_metric:
         is_likely = residual @ np.linalg.solve(covariance, residual) <= CHI2_6
         return "" if is_likely else f"{off_m:.1f} m and {off_deg:.0f} degrees off"

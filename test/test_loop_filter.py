@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from etr_ros.chains import Prediction
 from etr_ros.config import LoopConfig
-from etr_ros.consistency import Hypothesis, disagreement
+from etr_ros.consistency import Hypothesis, contradiction, disagreement
 from etr_ros.loop_filter import LoopFilter
 from etr_ros.transforms import between, compose
 from etr_ros.types import Geometry, LoopClosure, Place, Pose
@@ -65,6 +66,18 @@ def test_true_loops_agree_and_a_moved_one_does_not() -> None:
     a, b = true_loop(0), true_loop(3)
     assert disagreement(a, b, CONFIG) == ""
     assert "5.0 m" in disagreement(moved(a, 5.0), b, CONFIG)
+
+
+@pytest.mark.parametrize(("sigmas", "is_refused"), [(3.0, False), (3.5, True)])
+def test_a_turn_is_judged_alone(sigmas: float, is_refused: bool) -> None:
+    """A room with four sides alike is wrong by a quarter turn and by little else."""
+    sigma_rad = np.radians(90.0) / sigmas
+    half = np.radians(90.0) / 2
+    found = Geometry(100, 150, Pose((0.0, 0.0, 0.0), (0.0, 0.0, np.sin(half), np.cos(half))), SURE * 1e-6, True)
+    uncertain = np.diag([5.0**2] * 3 + [sigma_rad**2] * 3)
+    asked = hypothesis(place(1, 0.0), place(0, 0.0), found)
+    reason = contradiction(asked, Prediction(Pose((0.0, 0.0, 0.0)), uncertain, 110.0))
+    assert ("90 degrees" in reason) is is_refused and bool(reason) is is_refused
 
 
 def test_a_row_of_true_loops_is_accepted_from_the_first_on() -> None:
