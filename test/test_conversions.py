@@ -38,6 +38,7 @@ INFO = MapInfo(
     frame_id="map",
     rigs=(),
     features=SPEC,
+    descriptors="half",
     index="exact",
     index_parameters={},
     metric="inner product",
