@@ -73,9 +73,10 @@ class Driver:
         self.odometry: Callable[[Pose], Pose | None] = lambda true: true
         self.transforms: Callable[[Pose, int], list[TransformStamped]] = lambda true, stamp: []
         node = robot.node
+        # a publisher whose history of one is full asks at once whether it was delivered, others every three seconds
         self._publishers: dict[str, Any] = {
-            "info": node.create_publisher(CameraInfo, "/info", 10),
-            "depth": node.create_publisher(Image, "/depth", 10),
+            "info": node.create_publisher(CameraInfo, "/info", 1),
+            "depth": node.create_publisher(Image, "/depth", 1),
         }
         self._trigger = node.create_publisher(Empty, "/etr/trigger", 10)
         self._statuses: list[DiagnosticStatus] = []

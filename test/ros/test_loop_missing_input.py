@@ -16,7 +16,7 @@ from etr_ros.types import Pose
 from landmarks import BODY_T_CAMERA, Landmarks
 from sensor_messages import CAMERA_FRAME, header
 
-pytestmark = pytest.mark.timeout(3600)  # busy machines are slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # busy machines are slow
 
 
 def test_late_and_missing_camera_info(robot: Robot, tmp_path: Path) -> None:
