@@ -188,9 +188,12 @@ def disagreement(x: Points, y: Points) -> tuple[Tensor, Tensor]:
 
 
 def _square_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(B, T, C) and (B, S, C) -> (B, T, S)."""
-    squares = x.square().sum(dim=-1)[:, :, None] + y.square().sum(dim=-1)[:, None, :]
-    return torch.baddbmm(squares, x, y.transpose(1, 2), alpha=-2.0).clamp_min(0.0)
+    """(B, T, C) and (B, S, C) -> (B, T, S); coordinate by coordinate, as a product would lose what is small to half
+    precision."""
+    total = (x[:, :, None, 0] - y[:, None, :, 0]).square()
+    for c in range(1, x.shape[2]):
+        total = total + (x[:, :, None, c] - y[:, None, :, c]).square()
+    return total
 
 
 def relations(x: Points, y: Points, leading: int) -> Tensor:

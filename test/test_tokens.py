@@ -110,6 +110,14 @@ def test_disagreement_is_the_same_seen_from_either_picture(seed: int) -> None:
     assert (there[0] >= 0).all() and (there[0] <= 2 + 1e-4).all()
 
 
+def test_disagreement_is_not_told_in_half_precision() -> None:
+    own = torch.rand(1, 12, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    points = Points(own, own + torch.tensor([0.1, -0.2]))  # one shift: no disagreement at all
+    with torch.autocast("cpu", torch.bfloat16):
+        off, _ = disagreement(points, points)
+    assert off.dtype == torch.float32 and off.max() < 1e-4
+
+
 def test_support_counts_the_matches_that_move_alike() -> None:
     own = torch.rand(1, 20, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     matched = own + torch.tensor([0.1, -0.2])

@@ -14,10 +14,10 @@ from torch import Tensor
 from etr_ros import verify
 from etr_ros.config import RerankConfig
 from etr_ros.rerank import Calibration
+from etr_ros.train.pairs import SURE_INLIERS
 from etr_ros.types import Features
 
 CONFIRMED = RerankConfig.confirmed
-UNIT_INLIERS = 60.0  # about what a certain positive has
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +61,7 @@ def calibrated(judged: Sequence[Judgement]) -> Calibration:
 def worth_of_inliers(judged: Sequence[Judgement]) -> float:
     """How much of a score one inlier is worth: what puts a right candidate before the wrong ones among the best, by
     conditional logistic regression over the queries; 0 when inliers say nothing."""
-    unit = torch.tensor([1.0, UNIT_INLIERS], dtype=torch.float64)
+    unit = torch.tensor([1.0, SURE_INLIERS], dtype=torch.float64)
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     groups = []
     for each in judged:

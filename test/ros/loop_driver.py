@@ -36,7 +36,7 @@ from landmarks import CAMERA, Landmarks, picture
 
 NODE = (sys.executable, str(Path(__file__).parent / "loop_node.py"))
 HOUR_NS, ODOMETRY_NS = 3600 * 10**9, 10**8
-START_S, ATTEMPTS, PATIENCE_S = 300.0, 12, 20.0
+START_S, ATTEMPTS, PATIENCE_S = 300.0, 80, 3.0
 DELIVERY = Duration(seconds=120)
 NEAR_MPS, FAR_MPS = 1.0, 5.0  # over a step from keyframe to keyframe, and over a longer one
 DONE_WITH = (
