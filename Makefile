@@ -12,7 +12,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export ROS_DOMAIN_ID := $(shell echo $$(($$$$ % 100 + 1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-loops test test-slow lint benchmark benchmark-accuracy clean
+.PHONY: help setup demo demo-loops test lint benchmark benchmark-accuracy clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-20s  %s\n", $$1, $$2}' Makefile
@@ -36,9 +36,6 @@ demo-loops: setup ## a robot with drifting odometry closes loops; a GTSAM back e
 
 test: setup ## all tests, real ROS processes among them
 	.venv/bin/python -m pytest -q
-
-test-slow: setup ## the tests of bad sensors while driving, in real processes (a quarter of an hour)
-	.venv/bin/python -m pytest -q -m slow
 
 benchmark: setup ## time every stage beside the machine's best and other re-rankers, into docs/ (DATA=folder of pictures; 6 minutes)
 	@test -n "$(DATA)" || { echo "benchmark: name the folder that holds sf_streets with DATA=" >&2; exit 1; }

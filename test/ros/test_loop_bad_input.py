@@ -23,7 +23,7 @@ from etr_ros.types import Pose
 from etr_ros_msgs.msg import LoopClosure
 from landmarks import CAMERA, Landmarks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # the survey belongs to the first test
+pytestmark = pytest.mark.timeout(3600)  # the survey belongs to the first test
 FAR = AWAY[:1]
 MANY = {"geometry.candidates": 8}
 STRETCH_M = 3.4

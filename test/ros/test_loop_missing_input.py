@@ -16,7 +16,7 @@ from etr_ros.types import Pose
 from landmarks import BODY_T_CAMERA, Landmarks
 from sensor_messages import CAMERA_FRAME, header
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # busy machines are slow
+pytestmark = pytest.mark.timeout(3600)  # busy machines are slow
 
 
 FURTHER, FURTHER_AGAIN = along(14.0, 18.0, 0.0), along(14.1, 18.0, 0.3)  # nothing of it was seen before
