@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,20 +35,23 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for weights, metrics and curves")
     parser.add_argument("--model", default="etr-s", help="see `etr train --help` (default: etr-s)")
     parser.add_argument("--extractor", default="xfeat", help="local features (default: xfeat)")
-    parser.add_argument("--start", help="weights to start from")
+    parser.add_argument("--start", help="weights to start from, also those of another extractor")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="floors and levels of the split (default: all)")
+    parser.add_argument("--copies", type=int, default=1, help="changed copies of each picture (default: 1)")
     parser.add_argument("--steps", type=int, default=2500, help="default: 2500")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = Config().replace(**{"extractor.name": args.extractor, "compute.threads": args.threads})
-    sources = {part: [*training_sources(part, args.data, args.work)] for part in ("train", "validation")}
+    sources = {part: training_sources(part, args.data, args.work, args.only) for part in ("train", "validation")}
     settings = Settings(
         data=sources["train"],
         validation=sources["validation"],
         output=args.output,
         model=args.model,
         start=args.start,
+        copies=args.copies,
         steps=args.steps,
         seed=args.seed,
         patience=0,
@@ -66,9 +70,10 @@ def main() -> int:
     return 0 if result.is_better else 1
 
 
-def training_sources(part: str, data: Path, work: Path) -> list[Path]:
-    """The folders of pictures of a part of the split; levels are made when they are not there."""
-    names = yaml.safe_load(SPLIT.read_text(encoding="utf-8"))[part]
+def training_sources(part: str, data: Path, work: Path, only: Sequence[str] | None = None) -> list[Path]:
+    """The folders of pictures of a part of the split, or of `only` some; levels are made when they are not there."""
+    every = yaml.safe_load(SPLIT.read_text(encoding="utf-8"))[part]
+    names = {kind: [name for name in found if not only or name in only] for kind, found in every.items()}
     levels = [work / "views" / level for level in names["levels"]]
     for folder in levels:
         if not (folder / "pairs.csv").is_file():

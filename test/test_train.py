@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import SPEC, make_features, make_frame, unit
+from etr_ros import rerank
 from etr_ros.database import PlaceMap
-from etr_ros.errors import DataError, WeightsError
+from etr_ros.errors import ConfigError, DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.map_writer import MapWriter
 from etr_ros.rerank import Calibration
@@ -25,7 +27,7 @@ from etr_ros.train.codebook import whitening
 from etr_ros.train.lookalikes import HARD_POOL
 from etr_ros.train.pairs import NEIGHBOURS, PairSet, Source, collect, read_overlaps
 from etr_ros.train.prepare import hold_out
-from etr_ros.train.run import Result
+from etr_ros.train.run import Result, started_from
 from etr_ros.train.settings import TrainConfig
 from etr_ros.train.validation import Validation, judgements, validation_cases
 from etr_ros.train.vary import vary
@@ -243,6 +245,25 @@ def test_weights_are_only_called_better_when_they_are(
     report = loop.Report(1, measured(after), [])
     result = Result(Path("x"), report, measured(after), before and measured(before), "test")
     assert result.is_better is better
+
+
+def test_weights_start_with_other_locals_where_they_left_off(tmp_path: Path) -> None:
+    model = ETR(MODEL)
+    rerank.save(tmp_path / "etr.safetensors", model, Calibration(), {})
+    config, tensors = started_from(tmp_path / "etr.safetensors", "superpoint")
+    assert (config.extractor, config.local_dim, config.width) == ("superpoint", 256, MODEL.width)
+    other = ETR(config)
+    other.load_state_dict(tensors)
+    a, b = rerank.collate([make_features(1)], 40), rerank.collate([seen_again(make_features(1), 2)], 40)
+    longer = [dataclasses.replace(x, descriptors=F.pad(x.descriptors, (0, 248))) for x in (a, b)]
+    assert torch.allclose(model(a, b), other(*longer), atol=1e-5)
+
+
+def test_weights_that_read_the_descriptors_themselves_need_the_same_locals(tmp_path: Path) -> None:
+    model = ETR(dataclasses.replace(MODEL, tokens="descriptor"))
+    rerank.save(tmp_path / "etr.safetensors", model, Calibration(), {})
+    with pytest.raises(ConfigError, match=r"trained on xfeat features: set extractor\.name"):
+        started_from(tmp_path / "etr.safetensors", "superpoint")
 
 
 @settings(max_examples=20, deadline=None)

@@ -43,7 +43,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--model", choices=("etr-s", "etr-s-small", "paper"), default="etr-s", help="size and tokens (default: etr-s)"
     )
-    parser.add_argument("--start", metavar="WEIGHTS", help="start from these weights: a registered name or a file")
+    parser.add_argument(
+        "--start",
+        metavar="WEIGHTS",
+        help="start from these weights: a registered name or a file; those of another extractor will do",
+    )
     parser.add_argument("--copies", type=int, default=1, help="changed copies of each picture (default: 1)")
     parser.add_argument("--steps", type=int, default=4000, help="training steps (default: 4000)")
     parser.add_argument(

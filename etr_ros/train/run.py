@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from etr_ros import rerank, weights
 from etr_ros.config import Config
 from etr_ros.errors import ConfigError
@@ -72,10 +74,9 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
     """
     settings.output.mkdir(parents=True, exist_ok=True)
     start = weights.resolve(settings.start) if settings.start else None
-    model_config = rerank.read_header(start)[0] if start else model_for(settings.model, config)
-    if model_config.extractor != config.extractor.name:
-        raise ConfigError(f"{start} was trained on {model_config.extractor} features: set extractor.name to that")
-    start_weights = weights.load_tensors(start) if start else None
+    model_config, start_weights = model_for(settings.model, config), None
+    if start:
+        model_config, start_weights = started_from(start, config.extractor.name)
     sets = _pair_sets(settings, config, model_config, show)
     train_config = TrainConfig(steps=settings.steps, seed=settings.seed, patience=settings.patience)
     best = "no validation yet"
@@ -134,6 +135,23 @@ def model_for(name: str, config: Config) -> EtrConfig:
     if name == "etr-s-small":
         return dataclasses.replace(etr_s, max_locals=256, max_tokens=48, blocks=1, width=32, ffn_width=64)
     return etr_s
+
+
+def started_from(path: Path, extractor: str) -> tuple[EtrConfig, dict[str, Tensor]]:
+    """The shape and the tensors of ETR weights, to go on with the locals of `extractor`.
+
+    Weights that read how locals match, not the locals themselves, can start from those of another extractor: its
+    scales all begin as the first one. Raises ConfigError where that cannot be, WeightsError.
+    """
+    config, tensors = rerank.read_header(path)[0], weights.load_tensors(path)
+    if config.extractor == extractor:
+        return config, tensors
+    if config.tokens != "correlation" or config.global_dim:
+        raise ConfigError(f"{path} was trained on {config.extractor} features: set extractor.name to that")
+    network = LOCAL_NETWORKS[extractor]
+    scales = len(network.image_scales)
+    tensors["tokens.scale.weight"] = tensors["tokens.scale.weight"][:1].repeat(scales, 1)
+    return dataclasses.replace(config, extractor=extractor, local_dim=network.descriptor_dim, scales=scales), tensors
 
 
 def _write_metrics(settings: Settings, model: ETR, result: Result, sets: dict[str, pairs.PairSet]) -> None:
