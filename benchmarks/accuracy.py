@@ -69,7 +69,7 @@ def main() -> int:
     for test_set in test_sets(args.part, args.data, args.work):
         if not any(text in test_set.name for text in args.only):
             continue
-        prepared = prepare(test_set, config, args.work / "maps", args.top_k)
+        prepared = prepare(test_set, config, args.work / "maps" / args.part, args.top_k)
         for name in args.rerankers:
             judged = judge(prepared, scorer(name, args.extractor, test_set, prepared), short(name))
             rows.append(summary(test_set.name, short(name), judged))

@@ -42,7 +42,7 @@ def main() -> int:
     config = Config().replace(**{"extractor.name": extractor, "compute.threads": args.threads})
     judged = []
     for test_set in test_sets("validation", args.data, args.work):
-        prepared = prepare(test_set, config, args.work / "maps", config.retrieval.top_k)
+        prepared = prepare(test_set, config, args.work / "maps" / "validation", config.retrieval.top_k)
         for case in tqdm(prepared.cases, test_set.name, unit="query"):
             places = [prepared.places[i] for i in case.candidates]
             scores = scorer(case.query, places).values

@@ -40,7 +40,7 @@ def main() -> int:
     scorer = rerank.load(args.reranker, args.extractor, torch.device("cpu"))
     sheets: dict[str, list[np.ndarray]] = {"right": [], "wrong": []}
     for test_set in test_sets(args.part, args.data, args.work):
-        prepared = prepare(test_set, config, args.work / "maps", 100)
+        prepared = prepare(test_set, config, args.work / "maps" / args.part, 100)
         for kind, row in rows(test_set, prepared, scorer):
             sheets[kind].append(row)
     for kind, found in sheets.items():

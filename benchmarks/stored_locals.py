@@ -58,7 +58,7 @@ def main() -> int:
     for test_set in test_sets(args.part, args.data, args.work):
         if not any(text in test_set.name for text in args.only):
             continue
-        prepared = prepare(test_set, config, args.work / "maps", args.top_k)
+        prepared = prepare(test_set, config, args.work / "maps" / args.part, args.top_k)
         score = scorer("etr-s", "xfeat", test_set, prepared)
         before: Judged | None = None
         for kind, count in WAYS:
