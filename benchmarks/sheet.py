@@ -2,7 +2,8 @@
 
     python benchmarks/sheet.py --data ../shared/data --work DIR --reranker etr-s --output DIR
 
-Rows: the query, what retrieval put first, what the re-ranker put first, and a right place.
+Rows: the query, what retrieval put first, what the re-ranker put first, and a right place; of each place its match
+probability, once geometry has confirmed the best, and the matches that agree with one motion.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.accuracy import confirmed
 from benchmarks.reranking import Prepared, prepare
 from benchmarks.test_sets import TestSet, test_sets
-from etr_ros import rerank
+from etr_ros import rerank, verify
 from etr_ros.config import Config
 
 ROWS = 10
@@ -38,6 +40,9 @@ def main() -> int:
     args = parser.parse_args()
     config = Config().replace(**{"extractor.name": args.extractor})
     scorer = rerank.load(args.reranker, args.extractor, torch.device("cpu"))
+    if not isinstance(scorer, rerank.EtrScorer):
+        raise SystemExit(f"sheet: {args.reranker} is no ETR")
+    args.output.mkdir(parents=True, exist_ok=True)
     sheets: dict[str, list[np.ndarray]] = {"right": [], "wrong": []}
     for test_set in test_sets(args.part, args.data, args.work):
         prepared = prepare(test_set, config, args.work / "maps" / args.part, 100)
@@ -49,18 +54,21 @@ def main() -> int:
     return 0
 
 
-def rows(test_set: TestSet, prepared: Prepared, scorer: rerank.Scorer):
+def rows(test_set: TestSet, prepared: Prepared, scorer: rerank.EtrScorer):
     """A row for each query whose first place the re-ranker put right, or left or made wrong."""
     for case in prepared.cases:
         if not case.right.any():
             continue
-        scores = scorer(case.query, [prepared.places[i] for i in case.candidates])
-        first, best_right = int(np.argmax(scores.values)), int(np.flatnonzero(case.right)[0])
+        values = confirmed(scorer, case.query, [prepared.places[i] for i in case.candidates])
+        probabilities = scorer.calibration.probabilities(values)
+        right = np.flatnonzero(case.right)
+        first, best_right = int(np.argmax(values)), int(right[np.argmax(values[right])])
         if case.doubtful[first] or (case.right[0] and case.right[first]):
             continue
-        pictures = [(test_set.query / case.name, "query")]
+        pictures = [(test_set.query / case.name, f"query {case.name}")]
         for title, k in (("retrieval", 0), ("re-ranked", first), ("right", best_right)):
-            told = f"{title}: p {scores.probabilities[k]:.2f}, cosine {case.cosines[k]:.2f}"
+            agreeing = len(verify.inliers(case.query, prepared.places[case.candidates[k]]))
+            told = f"{title}: p {probabilities[k]:.2f}, {agreeing} matches agree"
             pictures.append((test_set.database / prepared.names[case.candidates[k]], told))
         yield ("right" if case.right[first] else "wrong"), np.hstack([tile(*picture) for picture in pictures])
 
