@@ -41,10 +41,10 @@ benchmark: setup ## time every stage beside the machine's best and other re-rank
 	@test -n "$(DATA)" || { echo "benchmark: name the folder that holds sf_streets with DATA=" >&2; exit 1; }
 	.venv/bin/python benchmarks/speed.py --data '$(DATA)'
 
-benchmark-accuracy: setup ## compare re-rankers on unseen places, into benchmark_work/ (DATA=folder of pictures; an hour)
+benchmark-accuracy: setup ## compare re-rankers on unseen places, into docs/ (DATA=folder of pictures; two hours)
 	@test -n "$(DATA)" || { echo "benchmark-accuracy: name the folder that holds ie_tower and sf_streets with DATA=" >&2; exit 1; }
 	mkdir -p benchmark_work
-	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --output benchmark_work/accuracy.md
+	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --output docs/accuracy.md
 
 lint: setup ## ruff and mypy
 	.venv/bin/ruff check .

@@ -27,12 +27,14 @@ from benchmarks import peers
 from benchmarks.cost import macs_per_pair, parameters
 from benchmarks.reranking import Judged, Prepared, Score, judge, prepare
 from benchmarks.test_sets import TestSet, test_sets
-from etr_ros import rerank
+from etr_ros import rerank, weights
 from etr_ros.config import Config, RerankConfig
 from etr_ros.types import Features
 
 PEERS: dict[str, Score | None] = {"none": None, "mutual": peers.mutual, "magsac": peers.magsac}
 WITH_OWN_FEATURES = {"sift-ransac": peers.SiftRansac, "lightglue": peers.LightGlue}
+VERIFIER = "magsac"  # what others are compared with
+OURS = ("etr-s", "etr-s-small")
 CONFIRMED = "+geometry"  # behind the name of an ETR: its best are confirmed by geometry, as a node does it
 EXPLAINED = {
     "none": "the order of retrieval",
@@ -48,14 +50,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ie_tower and sf_streets")
     parser.add_argument("--part", choices=("test", "validation"), default="test", help="default: test")
-    parser.add_argument("--extractor", default="xfeat", help="local features (default: xfeat)")
+    parser.add_argument(
+        "--extractors", nargs="+", default=["xfeat", "superpoint"], help="local features (default: xfeat superpoint)"
+    )
     parser.add_argument(
         "--rerankers",
         nargs="+",
-        default=["none", "mutual", "magsac", "etr-s", "etr-s+geometry"],
+        default=["none", "mutual", "magsac", *(name + how for name in OURS for how in ("", CONFIRMED))],
         metavar="NAME",
-        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; "
-        f"the last two also with {CONFIRMED} behind the name",
+        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; the last two also with "
+        f"{CONFIRMED} behind the name. An ETR without weights for an extractor is left out there",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
@@ -63,21 +67,36 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="sets whose name holds one of these")
     args = parser.parse_args()
-    config = Config().replace(**{"extractor.name": args.extractor, "compute.threads": args.threads})
     torch.set_num_threads(args.threads)
     rows = []
-    for test_set in test_sets(args.part, args.data, args.work):
-        if not any(text in test_set.name for text in args.only):
-            continue
-        prepared = prepare(test_set, config, args.work / "maps" / args.part, args.top_k)
-        for name in args.rerankers:
-            judged = judge(prepared, scorer(name, args.extractor, test_set, prepared), short(name))
-            rows.append(summary(test_set.name, short(name), judged))
-            shown = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if isinstance(value, float))
-            print(f"{test_set.name}, {name}: {shown}", flush=True)
+    for extractor in args.extractors:
+        config = Config().replace(**{"extractor.name": extractor, "compute.threads": args.threads})
+        for test_set in test_sets(args.part, args.data, args.work):
+            if not any(text in test_set.name for text in args.only):
+                continue
+            prepared = prepare(test_set, config, args.work / "maps" / args.part, args.top_k)
+            verifier = None
+            for name in known(args.rerankers, extractor):
+                judged = judge(prepared, scorer(name, extractor, test_set, prepared), short(name))
+                verifier = judged if name == VERIFIER else verifier
+                rows.append({"extractor": extractor} | summary(test_set.name, short(name), judged, verifier))
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in rows[-1].items() if isinstance(value, float))
+                print(f"{extractor}, {test_set.name}, {name}: {shown}", flush=True)
     args.output.write_text(page(rows, args), encoding="utf-8")
     args.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def known(names: Sequence[str], extractor: str) -> list[str]:
+    """Those that there are for the features of an extractor."""
+    registered = {entry.name for entry in weights.REGISTRY}
+    anywhere = (*PEERS, *WITH_OWN_FEATURES)
+    etr = {name: name.removesuffix(CONFIRMED) for name in names}
+    return [
+        name
+        for name in names
+        if name in anywhere or etr[name].endswith(".safetensors") or f"{etr[name]}-{extractor}" in registered
+    ]
 
 
 def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> Score | None:
@@ -108,10 +127,14 @@ def short(name: str) -> str:
     return stem + CONFIRMED * name.endswith(CONFIRMED)
 
 
-def summary(set_name: str, name: str, judged: Judged) -> dict[str, object]:
-    """The measures of one re-ranker on one set, plain values."""
+def summary(set_name: str, name: str, judged: Judged, verifier: Judged | None) -> dict[str, object]:
+    """The measures of one re-ranker on one set, plain values; against those of the verifier where it is known."""
     at_one: Callable[[np.ndarray], float] = lambda rows: judged.recall(1, rows)  # noqa: E731
-    return {
+    against: dict[str, object] = {}
+    if verifier is not None and verifier is not judged:
+        ahead: Callable[[np.ndarray], float] = lambda rows: judged.recall(1, rows) - verifier.recall(1, rows)  # noqa: E731
+        against = {"ahead": ahead(np.arange(len(judged.ranks))), "ahead_interval": judged.interval(ahead)}
+    return against | {
         "set": set_name,
         "reranker": name,
         "queries": int((~np.isnan(judged.ranks)).sum()),
@@ -131,32 +154,45 @@ def page(rows: list[dict], args: argparse.Namespace) -> str:
     lines = [
         "# Re-ranking, measured",
         "",
-        f"Measured on {dt.date.today().isoformat()}, {args.extractor} features, {args.threads} CPU threads, seed 0, by",
+        f"Measured on {dt.date.today().isoformat()}, {args.threads} CPU threads, seed 0, by",
         "",
         f"    python benchmarks/accuracy.py {shlex.join(sys.argv[1:])}",
         "",
-        f"Each re-ranker orders the same {args.top_k} candidates. In brackets: 95 % bootstrap intervals over places.",
-        "",
-        "| test set | queries | re-ranking | Recall@1 | Recall@5 | Recall@10 | recall at 100 % precision | ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"Each re-ranker orders the same {args.top_k} candidates. In brackets: 95 % bootstrap intervals over places,",
+        "for the difference to magsac over the same draws. Times are of the processor, medians over the queries.",
+    ]
+    for extractor in args.extractors:
+        lines += ["", f"## {extractor} features", "", *_table([row for row in rows if row["extractor"] == extractor])]
+        lines += ["", "| re-ranking | what | parameters | multiply-adds a pair |", "| --- | --- | --- | --- |"]
+        lines += [_described(name, extractor) for name in known(args.rerankers, extractor)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict]) -> list[str]:
+    lines = [
+        "| test set | queries | re-ranking | Recall@1 | to magsac | R@5 | R@10 | recall at 100 % precision | ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         cells = [
             _percent(row["recall_at_1"], row["recall_at_1_interval"]),
+            _difference(row["ahead"], row["ahead_interval"]) if "ahead" in row else "-",
             _percent(row["recall_at_5"]),
             _percent(row["recall_at_10"]),
             _percent(row["recall_at_full_precision"], row["recall_at_full_precision_interval"]),
             f"{row['milliseconds']:.0f}",
         ]
         lines.append(f"| {row['set']} | {row['queries']} | {row['reranker']} | {' | '.join(cells)} |")
-    lines += ["", "| re-ranking | what | parameters | multiply-adds a pair |", "| --- | --- | --- | --- |"]
-    lines += [_described(name, args.extractor) for name in args.rerankers]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _percent(value: float, interval: tuple[float, float] | None = None) -> str:
     around = f" ({100 * interval[0]:.0f} to {100 * interval[1]:.0f})" if interval else ""
     return f"{100 * value:.1f} %{around}"
+
+
+def _difference(value: float, interval: tuple[float, float]) -> str:
+    return f"{100 * value:+.1f} ({100 * interval[0]:+.0f} to {100 * interval[1]:+.0f})"
 
 
 def _described(name: str, extractor: str) -> str:
