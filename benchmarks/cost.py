@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from etr_ros.etr import ETR, EtrConfig
-from etr_ros.tokens import FREQUENCIES, POINTS, RELATIONS, SUPPORT
+from etr_ros.relations import RELATIONS, SUPPORT
+from etr_ros.tokens import FREQUENCIES, POINTS
 
 
 def parameters(config: EtrConfig) -> int:

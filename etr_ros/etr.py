@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from etr_ros.tokens import RELATIONS, CorrelationTokens, DescriptorTokens, Locals, Points, Tokens, is_traced, relations
+from etr_ros.relations import RELATIONS, Points, relations
+from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals, Tokens, is_traced
 
 TOKENS = ("descriptor", "correlation")
 ATTENTIONS = ("full", "linear")
@@ -175,11 +176,8 @@ class ETR(nn.Module):
 
     def read(self, a: Tokens, b: Tokens) -> Reading:
         """The same from the tokens of both sides."""
-        tokens = _stack_sides(a, b)  # (2B, T, W)
-        x, mask, within, across = tokens.values, tokens.mask, None, None
-        if (points := tokens.points) is not None and self.config.attention == "full":
-            other = Points(_swap_sides(points.matched), _swap_sides(points.own))
-            within, across = (relations(points, each, tokens.leading) for each in (points, other))
+        x, mask = _stack_sides(a, b)  # (2B, T, W), (2B, T)
+        within, across = _related(a, b, x.shape[1]) if self.config.attention == "full" else (None, None)
         for block in self.blocks:
             x = block(x, mask, within, across)
         gates = None if self.gate is None else self.gate(x).squeeze(2)  # (2B, T)
@@ -197,17 +195,27 @@ def average(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def _stack_sides(a: Tokens, b: Tokens) -> Tokens:
+def _stack_sides(a: Tokens, b: Tokens) -> tuple[Tensor, Tensor]:
     length = max(a.values.shape[1], b.values.shape[1])
     values = torch.cat([F.pad(side.values, (0, 0, 0, length - side.values.shape[1])) for side in (a, b)])
-    mask = torch.cat([F.pad(side.mask, (0, length - side.mask.shape[1])) for side in (a, b)])
-    if a.points is None or b.points is None:
-        return Tokens(values, mask)
-    own, matched = (
-        torch.cat([F.pad(side, (0, 0, 0, length - a.leading - side.shape[1])) for side in sides])
-        for sides in ((a.points.own, b.points.own), (a.points.matched, b.points.matched))
-    )
-    return Tokens(values, mask, Points(own, matched), a.leading)
+    return values, torch.cat([F.pad(side.mask, (0, length - side.mask.shape[1])) for side in (a, b)])
+
+
+def _related(a: Tokens, b: Tokens, length: int) -> tuple[Tensor | None, Tensor | None]:
+    """How the matches of each picture relate to one another and to those of the other picture, (RELATIONS, 2B, length,
+    length): the B pictures of one side, then of the other; 0 for padding and for tokens in front."""
+    if a.points is None or b.points is None or a.within is None or b.within is None:
+        return None, None
+    across = relations(a.points, Points(b.points.matched, b.points.own))  # (RELATIONS, B, T, S)
+    sides = (a.within, b.within), (across, across.transpose(2, 3))
+    within, across = (torch.cat([_around(side, a.leading, length) for side in both], dim=1) for both in sides)
+    return within, across
+
+
+def _around(x: Tensor, before: int, length: int) -> Tensor:
+    """(..., T, S) with zeros around, (..., length, length)."""
+    below, behind = (length - before - size for size in x.shape[-2:])
+    return F.pad(x, (before, behind, before, below))
 
 
 def _sides(x: Tensor) -> tuple[Tensor, Tensor]:

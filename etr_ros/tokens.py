@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from etr_ros.relations import SUPPORT, Points, relations, support
+
 if TYPE_CHECKING:
     from etr_ros.etr import EtrConfig
 
@@ -17,10 +19,6 @@ FREQUENCIES = 4
 POINTS = 3  # own position, matched position, displacement
 GRID = 4  # cells of a summary, across and down
 SUMMARY = 3 * GRID * GRID + 1
-TOLERANCES = 0.03, 0.2  # of relative disagreement
-NEAR = 0.25  # distance of matches that a smooth surface carries along, in half sides
-SUPPORT = 2 * len(TOLERANCES)
-RELATIONS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,22 +71,15 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Points:
-    """Where the matches of B pictures are: (B, T, 2) in the picture itself and in the other one."""
-
-    own: Tensor
-    matched: Tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
-    """What the blocks of ETR read of B pictures: the tokens (B, T, W), their mask (B, T), False = padding, and where
-    the matches are that they stand for, (B, T - leading), when the attention is told of it; `leading` tokens in front
-    stand for the whole picture."""
+    """What the blocks of ETR read of B pictures: the tokens (B, T, W) and their mask (B, T), False = padding; of the
+    matches that they stand for, (B, T - leading), where they are and how they relate to one another, when the attention
+    is told of it; `leading` tokens in front stand for the whole picture."""
 
     values: Tensor
     mask: Tensor
     points: Points | None = None
+    within: Tensor | None = None  # (RELATIONS, B, T - leading, T - leading)
     leading: int = 0
 
 
@@ -175,46 +166,6 @@ def _global_cosine(a: Locals, b: Locals) -> Tensor:
     return F.cosine_similarity(a.global_descriptor, b.global_descriptor, dim=1)[:, None].to(a.xy.dtype)
 
 
-def disagreement(x: Points, y: Points) -> tuple[Tensor, Tensor]:
-    """How far each match of `x` (T) and each of `y` (S) are from moving alike, and how far apart they are, (B, T, S).
-
-    With u and v the vectors between the two matches in either picture it is |u - v|^2 / (|u|^2 + |v|^2): 0 for the
-    same shift, small for a small turn or zoom, 1 for unrelated vectors, and at most 2 (spatial consistency, Leordeanu
-    and Hebert 2005). The distance is the root mean square of |u| and |v|, in half sides.
-    """
-    apart = _square_distances(x.own - x.matched, y.own - y.matched)
-    lengths = _square_distances(torch.cat([x.own, x.matched], dim=-1), torch.cat([y.own, y.matched], dim=-1))
-    return apart / (lengths + 1e-4), (0.5 * lengths).sqrt()
-
-
-def _square_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(B, T, C) and (B, S, C) -> (B, T, S); coordinate by coordinate, as a product would lose what is small to half
-    precision."""
-    total = (x[:, :, None, 0] - y[:, None, :, 0]).square()
-    for c in range(1, x.shape[2]):
-        total = total + (x[:, :, None, c] - y[:, None, :, c]).square()
-    return total
-
-
-def relations(x: Points, y: Points, leading: int) -> Tensor:
-    """What attention is told of pairs of matches, (RELATIONS, B, leading + T, leading + S): disagreement, whether it is
-    very small, and distance; 0 for the tokens in front."""
-    off, distance = disagreement(x, y)
-    return F.pad(torch.stack([off, (-off / TOLERANCES[0]).exp(), distance]), (leading, 0, leading, 0))
-
-
-def support(points: Points, weights: Tensor) -> Tensor:
-    """How many of the other matches, weighted by `weights` (B, T), move as each one does, (B, T, SUPPORT) as
-    logarithms: at each tolerance anywhere in the picture, and nearby."""
-    off, distance = disagreement(points, points)
-    near = (-(distance / NEAR).square()).exp()
-    counts = []
-    for tolerance in TOLERANCES:
-        alike = (-off / tolerance).exp()
-        counts += [alike @ weights[..., None], (alike * near) @ weights[..., None]]
-    return (torch.cat(counts, dim=-1) - weights[..., None]).clamp_min(0.0).log1p()  # all but itself
-
-
 def argmax(x: Tensor) -> Tensor:
     """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
     return x.argmax(dim=-1) if x.is_cuda or is_traced() else torch.from_numpy(x.numpy().argmax(axis=-1))
@@ -279,11 +230,12 @@ class CorrelationTokens(nn.Module):
         margin = matches.cosines[..., :1] - matches.cosines[..., 1:2]
         mutual = matches.mutual[..., None].to(where.dtype)
         described = [matches.cosines, margin, mutual, _fourier(where)]
-        if self.consistent:
-            described.append(support(points, (matches.mutual & matches.mask).to(where.dtype)))
+        within = relations(points, points) if self.consistent else None
+        if within is not None:
+            described.append(support(within, (matches.mutual & matches.mask).to(where.dtype)))
         scale = self.scale(x.scales.gather(1, matches.rows).long())
         values = self.local(torch.cat(described, dim=-1)) + scale + self.segment.weight[0]  # (B, T, W)
-        tokens = Tokens(values, matches.mask, points if self.consistent else None)
+        tokens = Tokens(values, matches.mask, None if within is None else points, within)
         if self.summary is not None:
             tokens = in_front(self.summary(matches.summary), tokens)
         return with_global_token(tokens, x.global_descriptor, self.globals, self.segment)
@@ -310,4 +262,5 @@ def with_global_token(
 def in_front(first: Tensor, tokens: Tokens) -> Tokens:
     """`tokens` led by the token `first` (B, W)."""
     values = torch.cat([first[:, None], tokens.values], dim=1)
-    return Tokens(values, F.pad(tokens.mask, (1, 0), value=True), tokens.points, tokens.leading + 1)
+    mask = F.pad(tokens.mask, (1, 0), value=True)
+    return Tokens(values, mask, tokens.points, tokens.within, tokens.leading + 1)

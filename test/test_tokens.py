@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etr_ros import tokens
-from etr_ros.tokens import GRID, TOLERANCES, Locals, Points, correlate, disagreement, relations, support
+from etr_ros.relations import TOLERANCES, Points, disagreement, relations, support
+from etr_ros.tokens import GRID, Locals, correlate
 
 
 def pictures(batch: int, length: int, seed: int, hidden: int = 0) -> Locals:
@@ -122,19 +123,19 @@ def test_support_counts_the_matches_that_move_alike() -> None:
     own = torch.rand(1, 20, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     matched = own + torch.tensor([0.1, -0.2])
     matched[:, 15:] = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1  # five that do not
-    weights = torch.ones(1, 20)
+    points, weights = Points(own, matched), torch.ones(1, 20)
     weights[:, 14] = 0.0  # counts for nobody, and is counted for all the same
-    counts = support(Points(own, matched), weights).expm1()[0]
+    counts = support(relations(points, points), weights).expm1()[0]
     strict_anywhere = counts[:, 0]
     assert (strict_anywhere[:14] >= 13 - 0.01).all() and strict_anywhere[14] >= 14 - 0.01
     assert (strict_anywhere[15:] < 4).all()
     assert (counts[:, 1::2] <= counts[:, ::2] + 1e-3).all()  # nearby are some of all
 
 
-def test_relations_of_tokens_in_front_are_nought() -> None:
-    own = torch.rand(2, 6, 2)
-    points = Points(own, own + 0.1)
-    told = relations(points, points, leading=2)
-    assert told.shape == (3, 2, 8, 8)
-    assert not told[:, :, :2].any() and not told[..., :2].any()
-    torch.testing.assert_close(told[1, :, 2:, 2:], (-told[0, :, 2:, 2:] / TOLERANCES[0]).exp())
+def test_relations_are_told_of_both_sides_alike() -> None:
+    own, matched = torch.rand(2, 6, 2), torch.rand(2, 6, 2)
+    x, y = Points(own, own + 0.1), Points(matched - 0.2, matched)
+    there = relations(x, y)
+    back = relations(Points(y.matched, y.own), Points(x.matched, x.own))
+    torch.testing.assert_close(there, back.transpose(2, 3), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(there[1], (-there[0] / TOLERANCES[0]).exp())
