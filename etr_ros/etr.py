@@ -172,12 +172,12 @@ class ETR(nn.Module):
 
     def forward(self, a: Locals, b: Locals) -> Tensor:
         """Logits (B,) that `a` and `b` (B pictures each, any number of locals) show the same place."""
-        return self.read(*self.tokens(a, b)).logits
+        return self.read(self.tokens(a, b)).logits
 
-    def read(self, a: Tokens, b: Tokens) -> Reading:
+    def read(self, tokens: Tokens) -> Reading:
         """The same from the tokens of both sides."""
-        x, mask = _stack_sides(a, b)  # (2B, T, W), (2B, T)
-        within, across = _related(a, b, x.shape[1]) if self.config.attention == "full" else (None, None)
+        x, mask = tokens.values, tokens.mask  # (2B, T, W), (2B, T)
+        within, across = _related(tokens) if self.config.attention == "full" else (None, None)
         for block in self.blocks:
             x = block(x, mask, within, across)
         gates = None if self.gate is None else self.gate(x).squeeze(2)  # (2B, T)
@@ -195,27 +195,16 @@ def average(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
 
 
-def _stack_sides(a: Tokens, b: Tokens) -> tuple[Tensor, Tensor]:
-    length = max(a.values.shape[1], b.values.shape[1])
-    values = torch.cat([F.pad(side.values, (0, 0, 0, length - side.values.shape[1])) for side in (a, b)])
-    return values, torch.cat([F.pad(side.mask, (0, length - side.mask.shape[1])) for side in (a, b)])
-
-
-def _related(a: Tokens, b: Tokens, length: int) -> tuple[Tensor | None, Tensor | None]:
-    """How the matches of each picture relate to one another and to those of the other picture, (RELATIONS, 2B, length,
-    length): the B pictures of one side, then of the other; 0 for padding and for tokens in front."""
-    if a.points is None or b.points is None or a.within is None or b.within is None:
+def _related(tokens: Tokens) -> tuple[Tensor | None, Tensor | None]:
+    """How the matches of each picture relate to one another and to those of the other picture, (RELATIONS, 2B, T, T);
+    0 for the tokens in front."""
+    if tokens.points is None or tokens.within is None:
         return None, None
-    across = relations(a.points, Points(b.points.matched, b.points.own))  # (RELATIONS, B, T, S)
-    sides = (a.within, b.within), (across, across.transpose(2, 3))
-    within, across = (torch.cat([_around(side, a.leading, length) for side in both], dim=1) for both in sides)
-    return within, across
-
-
-def _around(x: Tensor, before: int, length: int) -> Tensor:
-    """(..., T, S) with zeros around, (..., length, length)."""
-    below, behind = (length - before - size for size in x.shape[-2:])
-    return F.pad(x, (before, behind, before, below))
+    (own_a, own_b), (matched_a, matched_b) = _sides(tokens.points.own), _sides(tokens.points.matched)
+    across = relations(Points(own_a, matched_a), Points(matched_b, own_b))  # (RELATIONS, B, T, T)
+    across = torch.cat([across, across.transpose(2, 3)], dim=1)
+    before = tokens.leading, 0, tokens.leading, 0
+    return F.pad(tokens.within, before), F.pad(across, before)
 
 
 def _sides(x: Tensor) -> tuple[Tensor, Tensor]:

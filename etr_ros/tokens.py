@@ -19,6 +19,7 @@ FREQUENCIES = 4
 POINTS = 3  # own position, matched position, displacement
 GRID = 4  # cells of a summary, across and down
 SUMMARY = 3 * GRID * GRID + 1
+COSINES_AT_ONCE = 1 << 17  # of the locals of pairs, so that they stay in the cache of a processor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +55,17 @@ class Locals:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Nearest:
+    """The nearest neighbours of B pairs by cosine: of each local of the first picture its partner in the second,
+    (B, La), that largest cosine, the largest of each local of the second (B, Lb), and which of the first are mutual."""
+
+    partners: Tensor
+    largest: Tensor
+    largest_back: Tensor
+    mutual: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Matches:
     """The T locals of each of B pictures that match the other picture best, mutual nearest neighbours first.
 
@@ -72,14 +84,15 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
-    """What the blocks of ETR read of B pictures: the tokens (B, T, W) and their mask (B, T), False = padding; of the
-    matches that they stand for, (B, T - leading), where they are and how they relate to one another, when the attention
-    is told of it; `leading` tokens in front stand for the whole picture."""
+    """What the blocks of ETR read of B pairs, the B pictures of one side, then the B of the other: the tokens
+    (2B, T, W) and their mask (2B, T), False = padding; where the matches are that they stand for, (2B, T - leading),
+    and how they relate to one another, when the attention is told of it; `leading` tokens in front stand for the whole
+    picture."""
 
     values: Tensor
     mask: Tensor
     points: Points | None = None
-    within: Tensor | None = None  # (RELATIONS, B, T - leading, T - leading)
+    within: Tensor | None = None  # (RELATIONS, 2B, T - leading, T - leading)
     leading: int = 0
 
 
@@ -88,19 +101,25 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: boo
     """The best `count` matches as `a` sees them and as `b` sees them, by cosine of the local descriptors; of each the
     `best` largest cosines.
 
-    Of all cosines of a pair only the maxima of rows and columns are taken, pair by pair, so that they stay in the
-    processor's cache; what else a match needs is computed for the kept ones alone.
+    Of all cosines of a pair only the maxima of rows and columns are taken, see `nearest_neighbours`; what else a match
+    needs is computed for the kept ones alone.
     """
-    size, length_b = b.mask.shape
-    partner_a, best_a, best_b = _maxima_at_once(a, b) if is_traced() else _maxima(a, b)
-    mutual_a = (best_b.gather(1, partner_a) == best_a) & a.mask
+    nearest = nearest_neighbours(a, b)
+    mutual_a, (size, length_b) = nearest.mutual, b.mask.shape
     mutual_b = torch.zeros(size, length_b + 1, dtype=torch.bool, device=b.xy.device)
-    mutual_b = mutual_b.scatter(1, partner_a.masked_fill(~mutual_a, length_b), True)[:, :-1] & b.mask
+    mutual_b = mutual_b.scatter(1, nearest.partners.masked_fill(~mutual_a, length_b), True)[:, :-1] & b.mask
     alike = _global_cosine(a, b) if with_summary else None
     return (
-        _kept(a, b, best_a, mutual_a, alike, count, best),
-        _kept(b, a, best_b, mutual_b, alike, count, best),
+        _kept(a, b, nearest.largest, mutual_a, alike, count, best),
+        _kept(b, a, nearest.largest_back, mutual_b, alike, count, best),
     )
+
+
+def nearest_neighbours(a: Locals, b: Locals) -> Nearest:
+    """Of each local of `a` the most similar one of `b`; a few pairs at a time, so that the cosines stay in cache."""
+    partners, largest, largest_back = _maxima_at_once(a, b) if is_traced() else _maxima(a, b)
+    mutual = (largest_back.gather(1, partners) == largest) & a.mask
+    return Nearest(partners, largest, largest_back, mutual)
 
 
 def is_traced() -> bool:
@@ -114,13 +133,17 @@ def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
     best_a, best_b = a.xy.new_empty(size, length_a), b.xy.new_empty(size, length_b)
     partner_a = torch.empty(size, length_a, dtype=torch.long, device=a.xy.device)
     all_visible = bool(a.mask.all() and b.mask.all())
-    cosines = a.xy.new_empty(length_a, length_b)
-    for k in range(size):
-        torch.mm(a.descriptors[k].float(), b.descriptors[k].float().T, out=cosines)
+    at_once = max(1, COSINES_AT_ONCE // (length_a * length_b))
+    cosines = a.xy.new_empty(min(size, at_once), length_a, length_b)
+    for start in range(0, size, at_once):
+        pairs = slice(start, min(size, start + at_once))
+        here = cosines[: pairs.stop - start]
+        torch.bmm(a.descriptors[pairs].float(), b.descriptors[pairs].float().transpose(1, 2), out=here)
         if not all_visible:
-            cosines.masked_fill_(~(a.mask[k, :, None] & b.mask[k]), -1.0)
-        partner_a[k], best_b[k] = argmax(cosines), cosines.amax(dim=0)
-        best_a[k] = cosines.gather(1, partner_a[k, :, None]).squeeze(1)
+            here.masked_fill_(~(a.mask[pairs, :, None] & b.mask[pairs, None]), -1.0)
+        partner_a[pairs] = argmax(here)
+        best_a[pairs] = here.gather(2, partner_a[pairs, :, None]).squeeze(2)
+        torch.amax(here, dim=1, out=best_b[pairs])
     return partner_a, best_a, best_b
 
 
@@ -152,7 +175,8 @@ def _kept(
 def _by_cell(x: Locals, best: Tensor, mutual: Tensor) -> Tensor:
     """(B, 3 * GRID * GRID): share of the locals, mean largest cosine, share of mutual ones in each cell."""
     cell = ((x.xy * x.xy.new_tensor([0.5, 0.65]) + 0.5) * GRID).long().clamp(0, GRID - 1)  # (B, L, 2)
-    inside = F.one_hot(cell[..., 1] * GRID + cell[..., 0], GRID * GRID).to(best.dtype) * x.mask[..., None]
+    number = (cell[..., 1] * GRID + cell[..., 0]).masked_fill(~x.mask, -1)  # (B, L)
+    inside = (number[..., None] == torch.arange(GRID * GRID, device=number.device)).to(best.dtype)
     values = torch.stack([x.mask.to(best.dtype), best.clamp_min(0.0), mutual.to(best.dtype)], dim=1)  # (B, 3, L)
     sums = values @ inside  # (B, 3, GRID * GRID)
     count = sums[:, :1]
@@ -187,13 +211,11 @@ class DescriptorTokens(nn.Module):
         self.segment = nn.Embedding(2, config.width)  # 0 = local, 1 = global
         self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
 
-    def forward(self, a: Locals, b: Locals) -> tuple[Tokens, Tokens]:
+    def forward(self, a: Locals, b: Locals) -> Tokens:
         """The tokens of a and of b, one for each local."""
-        return self._embed(a), self._embed(b)
-
-    def _embed(self, x: Locals) -> Tokens:
-        tokens = self.local(x.descriptors) + self.scale(x.scales.long()) + self.segment.weight[0]  # (B, L, W)
-        return with_global_token(Tokens(tokens, x.mask), x.global_descriptor, self.globals, self.segment)
+        descriptors, scales = stack_sides(a.descriptors, b.descriptors), stack_sides(a.scales, b.scales)
+        values = self.local(descriptors) + self.scale(scales.long()) + self.segment.weight[0]  # (2B, L, W)
+        return with_global_token(Tokens(values, stack_sides(a.mask, b.mask)), a, b, self.globals, self.segment)
 
 
 class CorrelationTokens(nn.Module):
@@ -216,29 +238,30 @@ class CorrelationTokens(nn.Module):
         self.segment = nn.Embedding(2, config.width)
         self.globals = nn.Linear(config.global_dim, config.width) if config.global_dim else None
 
-    def forward(self, a: Locals, b: Locals) -> tuple[Tokens, Tokens]:
+    def forward(self, a: Locals, b: Locals) -> Tokens:
         """The tokens of a and of b, T each."""
         return self.embed(a, b, *correlate(a, b, self.max_tokens, self.best, self.summary is not None))
 
-    def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> tuple[Tokens, Tokens]:
+    def embed(self, a: Locals, b: Locals, of_a: Matches, of_b: Matches) -> Tokens:
         """The same from matches that are known."""
-        return self._embed(a, b, of_a), self._embed(b, a, of_b)
-
-    def _embed(self, x: Locals, other: Locals, matches: Matches) -> Tokens:
-        points = Points(take(x.xy, matches.rows), take(other.xy, matches.partners))
-        where = torch.cat([points.own, points.matched, points.matched - points.own], dim=-1)  # (B, T, 6)
-        margin = matches.cosines[..., :1] - matches.cosines[..., 1:2]
-        mutual = matches.mutual[..., None].to(where.dtype)
-        described = [matches.cosines, margin, mutual, _fourier(where)]
+        points = Points(
+            stack_sides(take(a.xy, of_a.rows), take(b.xy, of_b.rows)),
+            stack_sides(take(b.xy, of_a.partners), take(a.xy, of_b.partners)),
+        )
+        cosines, is_mutual = stack_sides(of_a.cosines, of_b.cosines), stack_sides(of_a.mutual, of_b.mutual)
+        mask = stack_sides(of_a.mask, of_b.mask)
+        scales = stack_sides(a.scales.gather(1, of_a.rows), b.scales.gather(1, of_b.rows))
+        where = torch.cat([points.own, points.matched, points.matched - points.own], dim=-1)  # (2B, T, 6)
+        margin = cosines[..., :1] - cosines[..., 1:2]
+        described = [cosines, margin, is_mutual[..., None].to(where.dtype), _fourier(where)]
         within = relations(points, points) if self.consistent else None
         if within is not None:
-            described.append(support(within, (matches.mutual & matches.mask).to(where.dtype)))
-        scale = self.scale(x.scales.gather(1, matches.rows).long())
-        values = self.local(torch.cat(described, dim=-1)) + scale + self.segment.weight[0]  # (B, T, W)
-        tokens = Tokens(values, matches.mask, None if within is None else points, within)
-        if self.summary is not None:
-            tokens = in_front(self.summary(matches.summary), tokens)
-        return with_global_token(tokens, x.global_descriptor, self.globals, self.segment)
+            described.append(support(within, (is_mutual & mask).to(where.dtype)))
+        values = self.local(torch.cat(described, dim=-1)) + self.scale(scales.long()) + self.segment.weight[0]
+        tokens = Tokens(values, mask, None if within is None else points, within)  # (2B, T, W)
+        if self.summary is not None and of_a.summary is not None and of_b.summary is not None:
+            tokens = in_front(self.summary(torch.cat([of_a.summary, of_b.summary])), tokens)
+        return with_global_token(tokens, a, b, self.globals, self.segment)
 
 
 def _fourier(points: Tensor) -> Tensor:
@@ -249,18 +272,27 @@ def _fourier(points: Tensor) -> Tensor:
 
 
 def with_global_token(
-    tokens: Tokens, global_descriptor: Tensor | None, project: nn.Linear | None, segment: nn.Embedding
+    tokens: Tokens, a: Locals, b: Locals, project: nn.Linear | None, segment: nn.Embedding
 ) -> Tokens:
     """`tokens`, led by the token of the global descriptor when the model has one."""
     if project is None:
         return tokens
-    if global_descriptor is None:
+    if a.global_descriptor is None or b.global_descriptor is None:
         raise ValueError("this ETR reads a global descriptor, but the features carry none")
-    return in_front(project(global_descriptor) + segment.weight[1], tokens)
+    return in_front(project(torch.cat([a.global_descriptor, b.global_descriptor])) + segment.weight[1], tokens)
+
+
+def stack_sides(a: Tensor, b: Tensor) -> Tensor:
+    """(B, T, ...) and (B, S, ...), the shorter padded with zeros, one behind the other (2B, max(T, S), ...)."""
+    short = a.shape[1] - b.shape[1]
+    if short:
+        padding = [0, 0] * (a.dim() - 2)
+        a, b = F.pad(a, [*padding, 0, max(0, -short)]), F.pad(b, [*padding, 0, max(0, short)])
+    return torch.cat([a, b])
 
 
 def in_front(first: Tensor, tokens: Tokens) -> Tokens:
-    """`tokens` led by the token `first` (B, W)."""
+    """`tokens` led by the token `first` (2B, W)."""
     values = torch.cat([first[:, None], tokens.values], dim=1)
     mask = F.pad(tokens.mask, (1, 0), value=True)
     return Tokens(values, mask, tokens.points, tokens.within, tokens.leading + 1)

@@ -139,9 +139,9 @@ def test_fewer_locals_than_best_matches() -> None:
 def test_the_paper_configurations_have_the_published_size() -> None:
     s, d = ETR(EtrConfig.paper_s()), ETR(EtrConfig.paper_d())
     assert len(s.blocks) == len(d.blocks) == 3
-    tokens, _ = d.tokens(*(paper_d_pictures() for _ in range(2)))
-    assert tokens.values.shape == (1, 6, 128)  # the global token and 5 locals
-    assert tokens.mask.shape == (1, 6)
+    tokens = d.tokens(*(paper_d_pictures() for _ in range(2)))
+    assert tokens.values.shape == (2, 6, 128)  # of each picture the global token and 5 locals
+    assert tokens.mask.shape == (2, 6)
 
 
 def paper_d_pictures() -> Locals:

@@ -90,7 +90,7 @@ def batch_loss(model: ETR, pictures: Locals, batch: Batch, config: TrainConfig, 
         logits = model(a, b)
         return pair_loss(logits, batch, config), logits
     of_a, of_b = correlate(a, b, model.config.max_tokens, model.config.best, model.config.summary)
-    reading = model.read(*model.tokens.embed(a, b, of_a, of_b))
+    reading = model.read(model.tokens.embed(a, b, of_a, of_b))
     targets, weights = gate_targets(a, b, of_a, of_b, batch.labels)
     of_locals = reading.gates[:, -targets.shape[1] :]  # type: ignore[index]
     gate = F.binary_cross_entropy_with_logits(of_locals, targets, weights, reduction="sum") / weights.sum().clamp_min(1)
