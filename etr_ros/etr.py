@@ -201,10 +201,8 @@ def _related(tokens: Tokens) -> tuple[Tensor | None, Tensor | None]:
     if tokens.points is None or tokens.within is None:
         return None, None
     (own_a, own_b), (matched_a, matched_b) = _sides(tokens.points.own), _sides(tokens.points.matched)
-    across = relations(Points(own_a, matched_a), Points(matched_b, own_b))  # (RELATIONS, B, T, T)
-    across = torch.cat([across, across.transpose(2, 3)], dim=1)
-    before = tokens.leading, 0, tokens.leading, 0
-    return F.pad(tokens.within, before), F.pad(across, before)
+    across = relations(Points(own_a, matched_a), Points(matched_b, own_b), tokens.leading)  # (RELATIONS, B, T, T)
+    return tokens.within, torch.cat([across, across.transpose(2, 3)], dim=1)
 
 
 def _sides(x: Tensor) -> tuple[Tensor, Tensor]:

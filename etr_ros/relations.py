@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TOLERANCES = 0.03, 0.2  # of relative disagreement
@@ -20,6 +21,10 @@ class Points:
 
     own: Tensor
     matched: Tensor
+
+    def behind(self, leading: int) -> Points:
+        """The same behind so many points in front, which stand for no match."""
+        return Points(F.pad(self.own, (0, 0, leading, 0)), F.pad(self.matched, (0, 0, leading, 0)))
 
 
 def disagreement(x: Points, y: Points) -> tuple[Tensor, Tensor]:
@@ -47,21 +52,26 @@ def _square_distances(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def relations(x: Points, y: Points) -> Tensor:
+def relations(x: Points, y: Points, leading: int = 0) -> Tensor:
     """What attention is told of pairs of matches, (RELATIONS, B, T, S): disagreement, whether it is very small, and
-    distance."""
+    distance; 0 for the `leading` points in front, which stand for no match."""
     off, distance = disagreement(x, y)
-    return torch.stack([off, (off * (-1 / TOLERANCES[0])).exp_(), distance])
+    told = torch.stack([off, (off * (-1 / TOLERANCES[0])).exp_(), distance])
+    told[:, :, :leading] = 0.0
+    told[..., :leading] = 0.0
+    return told
 
 
-def support(within: Tensor, weights: Tensor) -> Tensor:
+def support(within: Tensor, leading: int, weights: Tensor) -> Tensor:
     """How many of the other matches, weighted by `weights` (B, T), move as each one does, (B, T, SUPPORT) as
-    logarithms: at each tolerance anywhere in the picture, and nearby. `within` are the relations of the matches."""
+    logarithms: at each tolerance anywhere in the picture, and nearby. `within` are the relations of the matches, with
+    `leading` points in front of them."""
     off, alike, distance = within
     near = (distance * (1 / NEAR)).square_().neg_().exp_()
+    behind = F.pad(weights, (leading, 0))[..., None]  # those in front weigh nothing
     counts = []
     for tolerance in TOLERANCES:
         if tolerance != TOLERANCES[0]:
             alike = (off * (-1 / tolerance)).exp_()
-        counts += [alike @ weights[..., None], (alike * near) @ weights[..., None]]
-    return (torch.cat(counts, dim=-1) - weights[..., None]).clamp_min(0.0).log1p()  # all but itself
+        counts += [alike @ behind, (alike * near) @ behind]
+    return (torch.cat(counts, dim=-1)[:, leading:] - weights[..., None]).clamp_min(0.0).log1p()  # all but itself

@@ -85,14 +85,13 @@ class Matches:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
     """What the blocks of ETR read of B pairs, the B pictures of one side, then the B of the other: the tokens
-    (2B, T, W) and their mask (2B, T), False = padding; where the matches are that they stand for, (2B, T - leading),
-    and how they relate to one another, when the attention is told of it; `leading` tokens in front stand for the whole
-    picture."""
+    (2B, T, W) and their mask (2B, T), False = padding; where the matches are that they stand for, and how these relate
+    to one another, when the attention is told of it; `leading` tokens in front stand for the whole picture."""
 
     values: Tensor
     mask: Tensor
     points: Points | None = None
-    within: Tensor | None = None  # (RELATIONS, 2B, T - leading, T - leading)
+    within: Tensor | None = None  # (RELATIONS, 2B, T, T)
     leading: int = 0
 
 
@@ -254,9 +253,11 @@ class CorrelationTokens(nn.Module):
         where = torch.cat([points.own, points.matched, points.matched - points.own], dim=-1)  # (2B, T, 6)
         margin = cosines[..., :1] - cosines[..., 1:2]
         described = [cosines, margin, is_mutual[..., None].to(where.dtype), _fourier(where)]
-        within = relations(points, points) if self.consistent else None
+        leading = (self.summary is not None) + (self.globals is not None)
+        points = points.behind(leading)
+        within = relations(points, points, leading) if self.consistent else None
         if within is not None:
-            described.append(support(within, (is_mutual & mask).to(where.dtype)))
+            described.append(support(within, leading, (is_mutual & mask).to(where.dtype)))
         values = self.local(torch.cat(described, dim=-1)) + self.scale(scales.long()) + self.segment.weight[0]
         tokens = Tokens(values, mask, None if within is None else points, within)  # (2B, T, W)
         if self.summary is not None and of_a.summary is not None and of_b.summary is not None:

@@ -125,7 +125,7 @@ def test_support_counts_the_matches_that_move_alike() -> None:
     matched[:, 15:] = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1  # five that do not
     points, weights = Points(own, matched), torch.ones(1, 20)
     weights[:, 14] = 0.0  # counts for nobody, and is counted for all the same
-    counts = support(relations(points, points), weights).expm1()[0]
+    counts = support(relations(points, points), 0, weights).expm1()[0]
     strict_anywhere = counts[:, 0]
     assert (strict_anywhere[:14] >= 13 - 0.01).all() and strict_anywhere[14] >= 14 - 0.01
     assert (strict_anywhere[15:] < 4).all()
@@ -139,3 +139,13 @@ def test_relations_are_told_of_both_sides_alike() -> None:
     back = relations(Points(y.matched, y.own), Points(x.matched, x.own))
     torch.testing.assert_close(there, back.transpose(2, 3), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(there[1], (-there[0] / TOLERANCES[0]).exp())
+
+
+def test_points_in_front_relate_to_nothing_and_support_nothing() -> None:
+    points = Points(torch.rand(2, 6, 2), torch.rand(2, 6, 2))
+    plain, led = relations(points, points), relations(points.behind(2), points.behind(2), 2)
+    assert led.shape == (3, 2, 8, 8)
+    assert not led[:, :, :2].any() and not led[..., :2].any()
+    torch.testing.assert_close(led[:, :, 2:, 2:], plain)
+    weights = torch.rand(2, 6)
+    torch.testing.assert_close(support(led, 2, weights), support(plain, 0, weights))
