@@ -19,6 +19,7 @@ from etr_ros.types import Candidate
 CHUNK = 8  # candidates that are re-ranked between two looks at the clock
 DECAY = 0.2  # of a smoothed time towards a smaller one; a larger one counts at once
 TOO_LATE = "not re-ranked: the answer was due (node.deadline_ms)"
+LEFT_OUT = "not re-ranked: other candidates look more promising (rerank.shortlist)"
 SETTLED = "not re-ranked: it is the place that is recognised already"
 
 

@@ -68,6 +68,13 @@ class RerankConfig:
     max_locals: int = option(
         0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
     )
+    shortlist: int = option(
+        20,
+        "Candidates that ETR reads, the most promising ones by a quick look at all; the others follow without a score; "
+        "0: all",
+        low=0,
+        high=1000,
+    )
     confirmed: int = option(
         5, "Best re-ranked candidates that geometry has a look at before their order is final; 0: none", low=0, high=100
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import keyframes
-from etr_ros.anytime import TOO_LATE, UNLIMITED, Allowance
+from etr_ros.anytime import LEFT_OUT, TOO_LATE, UNLIMITED, Allowance
 from etr_ros.calibration import LOOPS
 from etr_ros.config import Config
 from etr_ros.consistency import Hypothesis
@@ -191,7 +191,7 @@ class LoopDetector:
             least = min(least, MEMBER)
         if probability is not None and probability < least and not is_expected:
             return f"match probability {probability:.2f} is below {least:.2f}"
-        if candidate.geometry is None and candidate.reason == TOO_LATE:
+        if candidate.geometry is None and candidate.reason in (TOO_LATE, LEFT_OUT):
             return candidate.reason
         if candidate.geometry is None:
             return f"it is not among the best {self._config.geometry.candidates}, whose geometry is computed"

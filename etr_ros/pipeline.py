@@ -140,7 +140,16 @@ class Networks:
             return can_settle and is_settled(scored, may_rise, config.decision, least)
 
         if self.scorer is not None:
-            candidates = ranking.ranked(self.scorer, view.features, candidates, expected, view_of, allowance, settled)
+            candidates = ranking.ranked(
+                self.scorer,
+                view.features,
+                candidates,
+                expected,
+                view_of,
+                allowance,
+                settled,
+                config.rerank.shortlist,
+            )
             confirmed = config.rerank.confirmed if all(each.reason != TOO_LATE for each in candidates) else 0
             candidates = ranking.confirmed(self.scorer, view.features, candidates, view_of, confirmed)
         watch.lap("rerank")

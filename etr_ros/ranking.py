@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from etr_ros.anytime import SETTLED, TOO_LATE, Allowance
+from etr_ros.anytime import LEFT_OUT, SETTLED, TOO_LATE, Allowance
 from etr_ros.rerank import EtrScorer, Scorer
+from etr_ros.shortlist import promise
 from etr_ros.types import Candidate, Features, View
 
 ViewOf = Callable[[int], View]
@@ -22,14 +23,19 @@ def ranked(
     view_of: ViewOf,
     allowance: Allowance,
     settled: Callable[[Sequence[Candidate], Sequence[Candidate]], bool],
+    shortlist: int = 0,
 ) -> list[Candidate]:
-    """The candidates by their score; behind them, as they were proposed, those there was no time or need for.
+    """The candidates by their score; behind them, as they were proposed, those there was no time or need for, and last
+    those that are not on the `shortlist`.
 
     `proposed` are best first. Without a deadline all are scored at once; with one, the places of the ids `expected`
     first and then from the best on, chunk by chunk, until the time is up or the `settled` (of the scored and of the
     waiting) say that there is no need.
     """
-    waiting, scored, reason = list(proposed), list[tuple[Candidate, float]](), ""
+    waiting, left_out = list(proposed), list[Candidate]()
+    if shortlist and isinstance(scorer, EtrScorer) and allowance.next_chunk(len(waiting)):
+        waiting, left_out = shortlisted(query, proposed, expected, view_of, shortlist)
+    scored, reason = list[tuple[Candidate, float]](), ""
     if allowance.is_limited:
         waiting.sort(key=lambda each: each.place.place_id not in expected)
     while waiting and not reason:
@@ -43,7 +49,23 @@ def ranked(
         else:
             reason = TOO_LATE
     scored.sort(key=lambda each: -each[1])
-    return [each for each, _ in scored] + [dataclasses.replace(each, reason=reason) for each in waiting]
+    unscored = [dataclasses.replace(each, reason=reason) for each in waiting]
+    return [each for each, _ in scored] + unscored + left_out
+
+
+def shortlisted(
+    query: Features, proposed: Sequence[Candidate], expected: Sequence[int], view_of: ViewOf, count: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The `count` most promising candidates with those of the ids `expected`, as they were proposed; and the others,
+    most promising first, each with the reason why it is left out. See `etr_ros.shortlist`."""
+    others = [i for i, each in enumerate(proposed) if each.place.place_id not in expected]
+    if len(others) <= count:
+        return list(proposed), []
+    promises = promise(query, [view_of(proposed[i].place.place_id).features for i in others])
+    order = [others[i] for i in np.argsort(-promises, kind="stable")]
+    behind = order[count:]
+    chosen = [each for i, each in enumerate(proposed) if i not in set(behind)]
+    return chosen, [dataclasses.replace(proposed[i], reason=LEFT_OUT) for i in behind]
 
 
 def confirmed(

@@ -167,28 +167,28 @@ class EtrScorer:
 
 def collate(pictures: Sequence[Features], max_locals: int) -> Locals:
     """The strongest `max_locals` locals of each picture, padded to the longest, as ETR reads them."""
-    cut = [picture.strongest(max_locals) for picture in pictures]
-    length = max(1, *(len(picture) for picture in cut))
-    count, dim = len(cut), cut[0].descriptors.shape[1]
-    descriptors = np.zeros((count, length, dim), np.float32)
-    xy = np.zeros((count, length, 2), np.float32)
-    scales = np.zeros((count, length), np.int64)
-    mask = np.zeros((count, length), bool)
-    for row, picture in enumerate(cut):
-        used = slice(0, len(picture))
-        descriptors[row, used] = picture.descriptors
-        xy[row, used] = centred(picture.keypoints, picture.image_size)
-        scales[row, used] = picture.scales
-        mask[row, used] = True
-    global_descriptors = np.stack([picture.global_descriptor for picture in cut])
+    counts = np.array([min(len(picture), max_locals) for picture in pictures])
+    size, length = len(pictures), max(1, int(counts.max()))
+    descriptors = np.zeros((size, length, pictures[0].descriptors.shape[1]), np.float32)
+    keypoints = np.zeros((size, length, 2), np.float32)
+    scales = np.zeros((size, length), np.int64)
+    for row, (picture, count) in enumerate(zip(pictures, counts.tolist(), strict=True)):
+        descriptors[row, :count] = picture.descriptors[:count]
+        keypoints[row, :count] = picture.keypoints[:count]
+        scales[row, :count] = picture.scales[:count]
+    xy = centred(keypoints, np.array([[picture.image_size] for picture in pictures], np.float32))
+    mask = np.arange(length) < counts[:, None]
+    global_descriptors = np.stack([picture.global_descriptor for picture in pictures])
     return Locals(*(torch.from_numpy(x) for x in (descriptors, xy, scales, mask, global_descriptors)))
 
 
-def centred(keypoints: FloatArray, image_size: tuple[int, int]) -> FloatArray:
-    """Pixels (N, 2) -> units of half the longer side with the origin in the centre."""
-    size = np.array(image_size, np.float32)
-    half_side: np.float32 = size.max() / 2
-    return ((keypoints + 0.5 - size / 2) / half_side).astype(np.float32)
+def centred(keypoints: FloatArray, image_size: tuple[int, int] | FloatArray) -> FloatArray:
+    """Pixels (..., 2) of pictures of a size (2,) or (..., 2) -> units of half the longer side with the origin in the
+    centre."""
+    size = np.asarray(image_size, np.float32)
+    half_side = size.max(axis=-1, keepdims=True) / 2
+    points: FloatArray = ((keypoints + 0.5 - size / 2) / half_side).astype(np.float32)
+    return points
 
 
 def save(path: Path, model: ETR, calibration: Calibration, notes: dict[str, str]) -> None:

@@ -272,9 +272,7 @@ def _fourier(points: Tensor) -> Tensor:
     return torch.cat([points, phases.sin(), phases.cos()], dim=-1)
 
 
-def with_global_token(
-    tokens: Tokens, a: Locals, b: Locals, project: nn.Linear | None, segment: nn.Embedding
-) -> Tokens:
+def with_global_token(tokens: Tokens, a: Locals, b: Locals, project: nn.Linear | None, segment: nn.Embedding) -> Tokens:
     """`tokens`, led by the token of the global descriptor when the model has one."""
     if project is None:
         return tokens
