@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ie_tower")
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="weight file to write")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="sets whose name holds one of these")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -42,6 +43,8 @@ def main() -> int:
     config = Config().replace(**{"extractor.name": extractor, "compute.threads": args.threads})
     judged = []
     for test_set in test_sets("validation", args.data, args.work):
+        if not any(text in test_set.name for text in args.only):
+            continue
         prepared = prepare(test_set, config, args.work / "maps" / "validation", config.retrieval.top_k)
         for case in tqdm(prepared.cases, test_set.name, unit="query"):
             places = [prepared.places[i] for i in case.candidates]

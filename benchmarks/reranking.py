@@ -86,9 +86,9 @@ def interval_of(count: int, measure: Callable[[NDArray[np.int64]], float], seed:
 
 def prepare(test_set: TestSet, config: Config, work: Path, top_k: int) -> Prepared:
     """Features are computed once and kept as maps below `work`."""
-    stem = f"{test_set.name.replace(' ', '-').replace(',', '')}-{config.extractor.name}"
-    database = _map(test_set.database, None, work / f"{stem}-database", config)
-    queries = _map(test_set.query, test_set.queries, work / f"{stem}-query", config)
+    name, _, kind = test_set.name.replace(" ", "-").partition(",")  # kinds of queries share a database
+    database = _map(test_set.database, None, work / f"{name}-{config.extractor.name}-database", config)
+    queries = _map(test_set.query, test_set.queries, work / f"{name}{kind}-{config.extractor.name}-query", config)
     names = [place.name for place in database.places]
     cases = []
     for place in queries.places:
