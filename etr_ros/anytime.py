@@ -16,7 +16,7 @@ from etr_ros.config import DecisionConfig
 from etr_ros.evidence import are_apart
 from etr_ros.types import Candidate
 
-CHUNK = 8  # candidates that are re-ranked between two looks at the clock
+CHUNK = 16  # candidates that are re-ranked between two looks at the clock
 DECAY = 0.2  # of a smoothed time towards a smaller one; a larger one counts at once
 TOO_LATE = "not re-ranked: the answer was due (node.deadline_ms)"
 LEFT_OUT = "not re-ranked: other candidates look more promising (rerank.shortlist)"
@@ -81,7 +81,7 @@ class Allowance:
         left_s = self.due_s - self.pace.rest_s - self.clock()
         if left_s <= 0:
             return 0
-        affordable = int(left_s / self.pace.candidate_s) if self.pace.candidate_s else CHUNK
+        affordable = int(left_s / self.pace.candidate_s) if self.pace.candidate_s else CHUNK // 2
         return min(waiting, CHUNK, affordable)
 
 

@@ -20,11 +20,13 @@ from etr_ros.device_memory import in_batches_that_fit
 from etr_ros.errors import ConfigError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.features.base import half_on_cuda
+from etr_ros.side_by_side import in_parts
 from etr_ros.tokens import Locals
 from etr_ros.types import Features, FloatArray
 
 GEOMETRIC = "magsac"
 NONE = "none"
+PAIRS_AT_ONCE = 10  # that a processor core reads
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def geometric_scorer(query: Features, candidates: Sequence[Features]) -> Scores:
 
 
 class EtrScorer:
-    """ETR as a re-ranker: the query and all candidates in one batch."""
+    """ETR as a re-ranker: on a GPU the query and all candidates in one batch, on a CPU in small ones, which stay in its
+    cache and of which each thread takes some."""
 
     def __init__(self, model: ETR, calibration: Calibration, device: torch.device, max_locals: int = 0) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
@@ -136,14 +139,18 @@ class EtrScorer:
         weights.load_into(model, path)
         return EtrScorer(model, calibration, device, max_locals)
 
-    @torch.inference_mode()
     def __call__(self, query: Features, candidates: Sequence[Features]) -> Scores:
         if not candidates:
             return Scores(np.empty(0, np.float32), np.empty(0, np.float32))
-        scores = in_batches_that_fit(lambda each: self._logits(query, each), candidates, self._to_cpu, "re-ranking")
+        scores = in_batches_that_fit(lambda each: self._all_logits(query, each), candidates, self._to_cpu, "re-ranking")
         values = np.array(scores, np.float32)
         return Scores(values, self.calibration.probabilities(values))
 
+    def _all_logits(self, query: Features, candidates: Sequence[Features]) -> list[float]:
+        at_once = PAIRS_AT_ONCE if self.device.type == "cpu" else len(candidates)
+        return in_parts(lambda each: self._logits(query, each), candidates, at_once)
+
+    @torch.inference_mode()
     def _logits(self, query: Features, candidates: Sequence[Features]) -> list[float]:
         one = collate([query], self.max_locals).to(self.device)
         batch = collate(candidates, self.max_locals).to(self.device)

@@ -118,8 +118,8 @@ def _known_pace() -> Pace:
 def test_what_is_settled_needs_no_more_scores() -> None:
     scorer = SlowScorer()
     found = run(scorer, 30, 100.0, settled=True)
-    assert scorer.asked == [CHUNK]
-    assert {each.reason for each in found[CHUNK:]} == {SETTLED}
+    assert scorer.asked == [CHUNK // 2]
+    assert {each.reason for each in found[CHUNK // 2 :]} == {SETTLED}
 
 
 positions = st.lists(st.tuples(st.floats(0, 12), st.floats(0, 1)), min_size=1, max_size=8)
