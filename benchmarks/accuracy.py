@@ -27,7 +27,7 @@ from benchmarks import peers
 from benchmarks.cost import macs_per_pair, parameters
 from benchmarks.reranking import Judged, Prepared, Score, judge, prepare
 from benchmarks.test_sets import TestSet, test_sets
-from etr_ros import rerank, weights
+from etr_ros import rerank, shortlist, weights
 from etr_ros.config import Config, RerankConfig
 from etr_ros.types import Features
 
@@ -35,7 +35,10 @@ PEERS: dict[str, Score | None] = {"none": None, "mutual": peers.mutual, "magsac"
 WITH_OWN_FEATURES = {"sift-ransac": peers.SiftRansac, "lightglue": peers.LightGlue}
 VERIFIER = "magsac"  # what others are compared with
 OURS = ("etr-s", "etr-s-small")
-CONFIRMED = "+geometry"  # behind the name of an ETR: its best are confirmed by geometry, as a node does it
+# Behind the name of an ETR; a node does both
+SHORTLISTED = "+shortlist"  # only the most promising candidates are re-ranked
+CONFIRMED = "+geometry"  # the best are confirmed by geometry
+AS_A_NODE = SHORTLISTED + CONFIRMED
 EXPLAINED = {
     "none": "the order of retrieval",
     "mutual": "number of mutual nearest neighbours",
@@ -56,10 +59,10 @@ def main() -> int:
     parser.add_argument(
         "--rerankers",
         nargs="+",
-        default=["none", "mutual", "magsac", *(name + how for name in OURS for how in ("", CONFIRMED))],
+        default=["none", "mutual", "magsac", *(name + how for name in OURS for how in ("", CONFIRMED, AS_A_NODE))],
         metavar="NAME",
-        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; the last two also with "
-        f"{CONFIRMED} behind the name. An ETR without weights for an extractor is left out there",
+        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; the last two also "
+        f"with {SHORTLISTED}, {CONFIRMED} or both behind. An ETR without weights for an extractor is left out there",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
@@ -91,7 +94,7 @@ def known(names: Sequence[str], extractor: str) -> list[str]:
     """Those that there are for the features of an extractor."""
     registered = {entry.name for entry in weights.REGISTRY}
     anywhere = (*PEERS, *WITH_OWN_FEATURES)
-    etr = {name: name.removesuffix(CONFIRMED) for name in names}
+    etr = {name: plain(name) for name in names}
     return [
         name
         for name in names
@@ -105,17 +108,24 @@ def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> 
         return PEERS[name]
     if name in WITH_OWN_FEATURES:
         return peers.of_pictures(prepared, test_set.database, test_set.query, WITH_OWN_FEATURES[name])
-    loaded = rerank.load(name.removesuffix(CONFIRMED), extractor, torch.device("cpu"))
+    loaded = rerank.load(plain(name), extractor, torch.device("cpu"))
     if not isinstance(loaded, rerank.EtrScorer):
         raise SystemExit(f"accuracy: {name} is no ETR")
-    if name.endswith(CONFIRMED):
-        return lambda query, candidates: confirmed(loaded, query, candidates)
-    return lambda query, candidates: loaded(query, candidates).values
+    return lambda query, candidates: scores(loaded, name, query, candidates)
 
 
-def confirmed(scorer: rerank.EtrScorer, query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:
-    """Scores (K,) of which the best are confirmed by geometry."""
-    values = scorer(query, candidates).values
+def scores(scorer: rerank.EtrScorer, name: str, query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:
+    """Scores (K,) in the way that the name ends with; those not on the shortlist follow, most promising first."""
+    if SHORTLISTED not in name or len(candidates) <= RerankConfig.shortlist:
+        values = scorer(query, candidates).values
+    else:
+        order = np.argsort(-shortlist.promise(query, candidates), kind="stable")
+        chosen, behind = order[: RerankConfig.shortlist], order[RerankConfig.shortlist :]
+        values = np.empty(len(candidates), np.float32)
+        values[chosen] = scorer(query, [candidates[i] for i in chosen]).values
+        values[behind] = values[chosen].min() - 1 - np.arange(len(behind))
+    if not name.endswith(CONFIRMED):
+        return values
     best = np.argsort(-values, kind="stable")[: RerankConfig.confirmed]
     values[best] = scorer.confirm(query, [candidates[i] for i in best], values[best]).values
     return values
@@ -123,8 +133,12 @@ def confirmed(scorer: rerank.EtrScorer, query: Features, candidates: Sequence[Fe
 
 def short(name: str) -> str:
     """A name without folder and file type."""
-    stem = Path(name.removesuffix(CONFIRMED)).stem
-    return stem + CONFIRMED * name.endswith(CONFIRMED)
+    return Path(plain(name)).stem + name.removeprefix(plain(name))
+
+
+def plain(name: str) -> str:
+    """The name of an ETR without what stands behind it."""
+    return name.removesuffix(CONFIRMED).removesuffix(SHORTLISTED)
 
 
 def summary(set_name: str, name: str, judged: Judged, verifier: Judged | None) -> dict[str, object]:
@@ -198,9 +212,10 @@ def _difference(value: float, interval: tuple[float, float]) -> str:
 def _described(name: str, extractor: str) -> str:
     if name in EXPLAINED:
         return f"| {name} | {EXPLAINED[name]} | - | - |"
-    if name.endswith(CONFIRMED):
-        shown = Path(name).stem.removesuffix(CONFIRMED)
-        return f"| {short(name)} | {shown}, its best {RerankConfig.confirmed} confirmed by geometry | - | - |"
+    if name != plain(name):
+        told = [f"of the {RerankConfig.shortlist} most promising"] * (SHORTLISTED in name)
+        told += [f"the best {RerankConfig.confirmed} confirmed by geometry"] * name.endswith(CONFIRMED)
+        return f"| {short(name)} | {short(plain(name))}, {', '.join(told)} | - | - |"
     config = rerank.load(name, extractor, torch.device("cpu")).model.config  # type: ignore[union-attr]
     shape = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("extractor", "local_dim", "scales")}
     told = ", ".join(f"{key} {value}" for key, value in shape.items())

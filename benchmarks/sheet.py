@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.accuracy import confirmed
+from benchmarks.accuracy import CONFIRMED, scores
 from benchmarks.reranking import Prepared, prepare
 from benchmarks.test_sets import TestSet, test_sets
 from etr_ros import rerank, verify
@@ -59,7 +59,7 @@ def rows(test_set: TestSet, prepared: Prepared, scorer: rerank.EtrScorer):
     for case in prepared.cases:
         if not case.right.any():
             continue
-        values = confirmed(scorer, case.query, [prepared.places[i] for i in case.candidates])
+        values = scores(scorer, CONFIRMED, case.query, [prepared.places[i] for i in case.candidates])
         probabilities = scorer.calibration.probabilities(values)
         right = np.flatnonzero(case.right)
         first, best_right = int(np.argmax(values)), int(right[np.argmax(values[right])])

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks import peers
-from benchmarks.accuracy import CONFIRMED, confirmed
+from benchmarks.accuracy import AS_A_NODE, SHORTLISTED, scores
 from etr_ros import images, rerank, weights
 from etr_ros.build import build_map
 from etr_ros.config import Config
@@ -131,8 +131,11 @@ def extraction(bench: Bench, name: str, picture: NDArray[np.uint8]) -> list[Row]
 
 def operations_of(work: Callable[[], object]) -> float:
     """What torch counts of matrix products and convolutions, a multiply-add as two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # it counts what this thread does
     with FlopCounterMode(display=False) as counter:
         work()
+    torch.set_num_threads(threads)
     return float(counter.get_total_flops())
 
 
@@ -145,7 +148,8 @@ def the_map(folder: Path, count: int, path: Path, config: Config) -> PlaceMap:
 
 
 def scorers(extractor: Extractor) -> dict[str, Callable[[Features, Sequence[Features]], object]]:
-    """Mutual nearest neighbours with MAGSAC; every ETR that ships for these features, alone and as a node uses it."""
+    """Mutual nearest neighbours with MAGSAC; every ETR that ships for these features: of all candidates,
+    of the most promising ones, and as a node uses it."""
     end = f"-{extractor.spec.extractor}"
     known = [entry.name for entry in weights.REGISTRY]
     names = [name.removesuffix(end) for name in known if name.startswith("etr-") and name.endswith(end)]
@@ -154,7 +158,7 @@ def scorers(extractor: Extractor) -> dict[str, Callable[[Features, Sequence[Feat
         loaded = rerank.load(name, extractor.spec.extractor, torch.device("cpu"))
         if isinstance(loaded, rerank.EtrScorer):
             found[name] = loaded
-            found[name + CONFIRMED] = partial(confirmed, loaded)
+            found |= {name + way: partial(scores, loaded, way) for way in (SHORTLISTED, AS_A_NODE)}
     return found
 
 
@@ -222,7 +226,7 @@ def accuracy(
     if not asked:
         return {}
     hits: dict[str, int] = defaultdict(int)
-    every = scorers(extractor)
+    every = {name: score for name, score in scorers(extractor).items() if not name.endswith(SHORTLISTED)}
     for name, query in tqdm(asked, "accuracy", unit="query"):
         places, _ = place_map.search(query, TOP_K)
         candidates = [place_map.view(place.place_id).features for place in places]
