@@ -24,8 +24,9 @@ FEW_DEPTHS = f"fewer than {MIN_MATCHES} local matches have a known depth"
 NOT_CALIBRATED = "the intrinsics of the camera are not known"
 
 
-def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
-    """The relative pose of two views from those mutual matches of their locals that agree with one motion.
+def estimate(query: View, match: View, config: GeometryConfig, matches: NDArray[np.int64] | None = None) -> Geometry:
+    """The relative pose of two views from those mutual matches of their locals that agree with one motion; `matches`
+    (M, 2) are those of `verify.mutual_matches` where they are known.
 
     With intrinsics in both views and 3-D points of at least 6 matches in either (closer than `config.max_depth_m`), the
     pose is metric (`etr_ros.pnp`). With fewer points it comes from the essential matrix (`etr_ros.essential`) and is
@@ -44,7 +45,7 @@ def estimate(query: View, match: View, config: GeometryConfig) -> Geometry:
       in median depths of the scene, beyond which the first-order propagation no longer holds;
     - as `etr_ros.essential` says, on planes and in pure rotation.
     """
-    pairs = verify.mutual_matches(query.features, match.features)
+    pairs = verify.mutual_matches(query.features, match.features) if matches is None else matches
     if query.camera is None or match.camera is None:
         return _count_only(query.features, match.features, pairs)
     sides = (

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from etr_ros import calibration, decision, evidence, geometry, ranking, rerank
+from etr_ros import calibration, decision, evidence, geometry, ranking, rerank, verify
 from etr_ros.anytime import TOO_LATE, UNLIMITED, Allowance, is_settled
 from etr_ros.calibration import PLACES, Calibration
 from etr_ros.config import Config, GeometryConfig
@@ -132,8 +133,15 @@ class Networks:
         asked_least = self.least(PLACES, config)
         least = config.decision.min_probability if asked_least is None else asked_least
         limit = effort.share(config.extractor.max_keypoints, effort.locals) if effort.locals < 1 else None
-        view, view_of = _cut(view, limit), lambda place_id: _cut(places.view(place_id), limit)
+        view = _cut(view, limit)
         can_settle = allowance.is_limited and not with_geometry and self.calibration is None
+
+        def view_of(place_id: int) -> View:
+            return _cut(places.view(place_id), limit)
+
+        @cache
+        def matches_of(place_id: int) -> NDArray[np.int64]:
+            return verify.mutual_matches(view.features, view_of(place_id).features)
 
         def settled(scored: Sequence[Candidate], waiting: Sequence[Candidate]) -> bool:
             may_rise = [*scored, *waiting] if config.rerank.confirmed else waiting
@@ -151,10 +159,10 @@ class Networks:
                 config.rerank.shortlist,
             )
             confirmed = config.rerank.confirmed if all(each.reason != TOO_LATE for each in candidates) else 0
-            candidates = ranking.confirmed(self.scorer, view.features, candidates, view_of, confirmed)
+            candidates = ranking.confirmed(self.scorer, view.features, candidates, view_of, matches_of, confirmed)
         watch.lap("rerank")
         if with_geometry:
-            candidates = _verified(view, candidates, expected, view_of, config.geometry)
+            candidates = _verified(view, candidates, expected, view_of, matches_of, config.geometry)
             watch.lap("verify")
         if self.calibration is not None:
             asked = drive or Drive(Place(-1, "", "", stamp_ns))
@@ -191,7 +199,8 @@ def _verified(
     view: View,
     candidates: list[Candidate],
     expected: Sequence[int],
-    view_of: Callable[[int], View],
+    view_of: ranking.ViewOf,
+    matches_of: ranking.MatchesOf,
     config: GeometryConfig,
 ) -> list[Candidate]:
     """The candidates in their order, the expected and the best of the re-ranked with the relative pose to each."""
@@ -200,7 +209,8 @@ def _verified(
     order = [i for i in order if is_expected[i] or not candidates[i].reason]
     verified = list(candidates)
     for i in order[: config.candidates]:
-        found = geometry.estimate(view, view_of(candidates[i].place.place_id), config)
+        place_id = candidates[i].place.place_id
+        found = geometry.estimate(view, view_of(place_id), config, matches_of(place_id))
         verified[i] = dataclasses.replace(candidates[i], geometry=found, inliers=found.inliers)
     return verified
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from etr_ros.anytime import LEFT_OUT, SETTLED, TOO_LATE, Allowance
 from etr_ros.rerank import EtrScorer, Scorer
@@ -13,6 +14,7 @@ from etr_ros.shortlist import promise
 from etr_ros.types import Candidate, Features, View
 
 ViewOf = Callable[[int], View]
+MatchesOf = Callable[[int], NDArray[np.int64]]  # the mutual matches of the query with a place
 
 
 def ranked(
@@ -69,7 +71,7 @@ def shortlisted(
 
 
 def confirmed(
-    scorer: Scorer, query: Features, candidates: list[Candidate], view_of: ViewOf, count: int
+    scorer: Scorer, query: Features, candidates: list[Candidate], view_of: ViewOf, matches_of: MatchesOf, count: int
 ) -> list[Candidate]:
     """The `count` best of candidates that are in order, ordered anew by score and geometry, and the others as before;
     geometry can only speak for a candidate. Re-rankers without a calibration for it keep their order."""
@@ -77,7 +79,8 @@ def confirmed(
     if not isinstance(scorer, EtrScorer) or not scorer.calibration.per_inlier or not best:
         return candidates
     features = [view_of(each.place.place_id).features for each in best]
-    scores = scorer.confirm(query, features, np.array([each.etr_score for each in best], np.float32))
+    matches = [matches_of(each.place.place_id) for each in best]
+    scores = scorer.confirm(query, features, np.array([each.etr_score for each in best], np.float32), matches)
     if scores.probabilities is None or scores.inliers is None:
         raise ValueError("a confirmed score has a probability and inliers")
     judged = [

@@ -162,12 +162,21 @@ class EtrScorer:
         self.device = torch.device("cpu")
         self.model.to(self.device)
 
-    def confirm(self, query: Features, candidates: Sequence[Features], values: FloatArray) -> Scores:
-        """Scores (K,) of candidates that geometry had a look at, from their `values` (K,) of before.
+    def confirm(
+        self,
+        query: Features,
+        candidates: Sequence[Features],
+        values: FloatArray,
+        matches: Sequence[NDArray[np.int64]] | None = None,
+    ) -> Scores:
+        """Scores (K,) of candidates that geometry had a look at, from their `values` (K,) of before; `matches` (M, 2)
+        are the mutual ones with each where they are known.
 
         Verification tells apart what ETR alone confuses; for the few best it costs little.
         """
-        counts = np.array([len(verify.inliers(query, candidate)) for candidate in candidates], np.int64)
+        known = [None] * len(candidates) if matches is None else matches
+        pairs = zip(candidates, known, strict=True)
+        counts = np.array([len(verify.inliers(query, candidate, matched)) for candidate, matched in pairs], np.int64)
         confirmed = (values + self.calibration.per_inlier * counts).astype(np.float32)
         return Scores(confirmed, self.calibration.probabilities(confirmed), counts)
 

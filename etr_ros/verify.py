@@ -26,12 +26,13 @@ def mutual_matches(a: Features, b: Features) -> NDArray[np.int64]:
     return np.stack([rows, best_b[rows]], axis=1)
 
 
-def inliers(a: Features, b: Features) -> NDArray[np.int64]:
-    """The mutual matches that agree with one fundamental matrix (MAGSAC++): (I, 2) rows of `a` and of `b`.
+def inliers(a: Features, b: Features, matches: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """The mutual matches that agree with one fundamental matrix (MAGSAC++): (I, 2) rows of `a` and of `b`; `matches`
+    (M, 2) are those of `mutual_matches` where they are known.
 
     Empty when there are fewer than `MIN_MATCHES` or no model is found. Deterministic: OpenCV's USAC seeds itself alike.
     """
-    matches = mutual_matches(a, b)
+    matches = mutual_matches(a, b) if matches is None else matches
     return matches[epipolar_inliers(a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]])]
 
 

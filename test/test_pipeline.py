@@ -8,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from builders import make_features
+from etr_ros import verify
 from etr_ros.anytime import TOO_LATE, Allowance, Effort
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.database import read_info
 from etr_ros.errors import ConfigError, ImageError, MapError
+from etr_ros.etr import ETR, EtrConfig
 from etr_ros.pipeline import Networks, PlaceRecognizer, Stopwatch
-from etr_ros.rerank import Scores
+from etr_ros.rerank import Calibration, EtrScorer, Scores
 from etr_ros.session import SessionMap
 from etr_ros.types import Features, Frame, Pose, State, View
 from etr_ros.views import look
@@ -169,3 +173,23 @@ def test_places_are_added_to_a_map(tmp_path: Path) -> None:
     with pytest.raises(MapError, match="has the session 'tuesday' already: give another --session"):
         build_map(drive("tuesday", range(9)), tmp_path / "map", Config(), add=True)
     assert read_info(tmp_path / "map") == info
+
+
+def test_local_matches_are_looked_for_once_however_often_geometry_asks(
+    town: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = EtrConfig(local_dim=BOARD_DIM, max_locals=8, max_tokens=4, width=8, heads=1, ffn_width=8, blocks=1)
+    scorer = EtrScorer(ETR(shape), Calibration(per_inlier=0.5), torch.device("cpu"))
+    recognizer = PlaceRecognizer.open(town)
+    networks = Networks(recognizer.networks.extractor, scorer)
+    asked, mutual_matches = [], verify.mutual_matches
+
+    def counted(a: Features, b: Features) -> NDArray[np.int64]:
+        asked.append(b.descriptors.tobytes())
+        return mutual_matches(a, b)
+
+    monkeypatch.setattr(verify, "mutual_matches", counted)
+    view = look(networks.extractor, frame(1, 2, noise=5), Config().geometry)
+    match = networks.find(view, 0, recognizer.map, Config(), Stopwatch())
+    assert all(each.geometry is not None and each.inliers is not None for each in match.candidates)
+    assert len(asked) == len(set(asked)) == 3

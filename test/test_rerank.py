@@ -74,7 +74,8 @@ def test_geometry_confirms_the_best(tmp_path: Path) -> None:
     true = moved(query, 5.0)
     views = {0: View(other), 1: View(true), 2: View(other)}
     ordered = [Candidate(make_place(i), 0.9, etr_score=1.0 - 0.1 * i, probability=0.1) for i in range(3)]
-    found = ranking.confirmed(scorer, query, ordered, views.__getitem__, 2)
+    matches_of = lambda i: verify.mutual_matches(query, views[i].features)  # noqa: E731
+    found = ranking.confirmed(scorer, query, ordered, views.__getitem__, matches_of, 2)
     assert [each.place.place_id for each in found] == [1, 0, 2]
     inliers = len(verify.inliers(query, true))
     assert inliers >= 30 and found[0].inliers == inliers and found[1].inliers is not None
@@ -91,11 +92,12 @@ def test_nothing_is_confirmed_where_geometry_has_no_say(tmp_path: Path) -> None:
     model = ETR(CONFIG)
     knows, does_not = (EtrScorer(model, Calibration(per_inlier=worth), CPU) for worth in (0.5, 0.0))
     view_of = lambda _: View(moved(query, 5.0))  # noqa: E731
-    assert ranking.confirmed(does_not, query, ordered, view_of, 5) == ordered
-    assert ranking.confirmed(rerank.geometric_scorer, query, ordered, view_of, 5) == ordered
-    assert ranking.confirmed(knows, query, ordered, view_of, 0) == ordered
-    assert ranking.confirmed(knows, query, late, view_of, 5) == late
-    assert ranking.confirmed(knows, query, [], view_of, 5) == []
+    matches_of = lambda _: verify.mutual_matches(query, query)  # noqa: E731
+    assert ranking.confirmed(does_not, query, ordered, view_of, matches_of, 5) == ordered
+    assert ranking.confirmed(rerank.geometric_scorer, query, ordered, view_of, matches_of, 5) == ordered
+    assert ranking.confirmed(knows, query, ordered, view_of, matches_of, 0) == ordered
+    assert ranking.confirmed(knows, query, late, view_of, matches_of, 5) == late
+    assert ranking.confirmed(knows, query, [], view_of, matches_of, 5) == []
 
 
 def test_no_candidates_no_scores(tmp_path: Path) -> None:
