@@ -117,15 +117,17 @@ def decoding(bench: Bench, file: Path) -> list[Row]:
 
 def extraction(bench: Bench, name: str, picture: NDArray[np.uint8]) -> list[Row]:
     """Local and global features, from BGR pixels, with the operations of the networks."""
-    extractor = Extractor.load(Config().replace(**{"extractor.name": name}))
+    config = Config().replace(**{"extractor.name": name})
+    extractor, counted = Extractor.load(config), Extractor.load(config.replace(**{"compute.runtime": "torch"}))
     parameters = sum(tensor.nbytes for tensor in extractor.network.state_dict().values())
     rows = []
     for width, height in SIZES:
         resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         work = lambda: extractor(resized)  # noqa: E731, B023
+        operations = operations_of(lambda: counted(resized))  # noqa: B023
         least = parameters + resized.nbytes + 4 * resized.size
         what = f"{name} {width}x{height}"
-        rows.append(bench.row("extraction", what, work, operations=operations_of(work), bytes=least))
+        rows.append(bench.row("extraction", what, work, operations=operations, bytes=least))
     return rows
 
 

@@ -12,22 +12,25 @@ from etr_ros import export, weights
 from etr_ros.config import Config
 from etr_ros.errors import ConfigError
 
-REASON = "not installed: pip install onnx onnxscript onnxruntime"
+REASON = "not installed: pip install onnx onnxscript openvino"
 
 
 def compare(exportable: export.Exportable, path: Path, inputs: tuple[torch.Tensor, ...], atol: float) -> None:
-    """ONNX Runtime on `inputs`, and on those of the export, against the network itself."""
-    onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    """OpenVINO on `inputs`, and on those of the export, against the network itself."""
+    openvino = pytest.importorskip("openvino", reason=REASON)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(str(path), "CPU", precise)
+    assert {name for port in model.inputs for name in port.names} >= set(exportable.input_names)
     for given in (exportable.inputs, inputs):
         with torch.inference_mode():
             ours = exportable.network(*given)
         feed = {name: x.numpy() for name, x in zip(exportable.input_names, given, strict=True)}
-        theirs = session.run(list(exportable.output_names), feed)
-        for a, b in zip([ours] if isinstance(ours, torch.Tensor) else ours, theirs, strict=True):
-            np.testing.assert_allclose(b, a.numpy(), atol=atol)
+        theirs = model(feed)
+        for a, name in zip([ours] if isinstance(ours, torch.Tensor) else ours, exportable.output_names, strict=True):
+            np.testing.assert_allclose(theirs[name], a.numpy(), atol=atol)
 
 
+@pytest.mark.timeout(600)  # a minute of processor time
 def test_etr_with_other_numbers_of_pairs_and_locals(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason=REASON)
     exportable = export.reranker(Config())

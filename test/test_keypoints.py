@@ -32,22 +32,35 @@ def test_a_cell_without_keypoint_has_no_probability_left() -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.integers(1, 4))
 @settings(max_examples=60, deadline=None)
-def test_survivors_are_untouched_and_apart_and_the_best_survives(
-    seed: int, height: int, width: int, radius: int
-) -> None:
+def test_peaks_are_apart_and_the_best_is_one(seed: int, height: int, width: int, radius: int) -> None:
     heatmap = distinct_heatmap(seed, height, width)
-    kept = kp.suppress_neighbours(heatmap, radius)
-    assert torch.equal(kept[kept > 0], heatmap[kept > 0])
-    assert kept.max() == heatmap.max()
-    points = torch.nonzero(kept[0])
+    is_peak = kp.peaks(heatmap, radius, 0.5)
+    assert is_peak[heatmap == heatmap.max()].all()
+    points = torch.nonzero(is_peak[0])
     apart = (points[:, None] - points[None]).abs().max(dim=2).values + 1000 * torch.eye(len(points))
     assert (apart > radius).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.integers(1, 4), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_a_threshold_only_takes_peaks_away(seed: int, height: int, width: int, radius: int, share: float) -> None:
+    heatmap = distinct_heatmap(seed, height, width)
+    threshold = share * height * width
+    assert torch.equal(kp.peaks(heatmap, radius, threshold), kp.peaks(heatmap, radius, 0.5) & (heatmap > threshold))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 25), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_peaks_are_those_of_the_gpu_s_pooling(seed: int, height: int, width: int, radius: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    heatmap = torch.randint(0, 12, (2, height, width), generator=generator) / 11  # with ties
+    assert torch.equal(kp.peaks(heatmap, radius, 0.3), kp._peaks_on_gpu(heatmap, radius, 0.3))
 
 
 def test_a_maximum_that_lost_to_a_suppressed_one_comes_back() -> None:
     heatmap = torch.zeros(1, 1, 9)
     heatmap[0, 0, [1, 3, 5]] = torch.tensor([3.0, 2.0, 1.0])  # 3 px suppresses 5 px, but is itself suppressed
-    assert torch.nonzero(kp.suppress_neighbours(heatmap, 2)[0, 0]).flatten().tolist() == [1, 5]
+    assert torch.nonzero(kp.peaks(heatmap, 2, 0.5)[0, 0]).flatten().tolist() == [1, 5]
 
 
 def test_the_strongest_come_first_within_border_and_threshold() -> None:
@@ -56,21 +69,21 @@ def test_the_strongest_come_first_within_border_and_threshold() -> None:
     heatmap[0, 4, 7] = 0.5
     heatmap[0, 6, 3] = 0.8
     heatmap[0, 5, 5] = 0.1  # not above the threshold
-    (points, scores), (none, no_scores) = kp.strongest(heatmap, 10, threshold=0.1, border=2)
+    (points, scores), (none, no_scores) = kp.strongest(heatmap, 0, 10, threshold=0.1, border=2)
     assert points.tolist() == [[3, 6], [7, 4]]
     assert torch.equal(scores, torch.tensor([0.8, 0.5]))
     assert none.shape == (0, 2)
     assert no_scores.shape == (0,)
-    assert kp.strongest(heatmap, 1, threshold=0.1, border=2)[0][0].tolist() == [[3, 6]]
+    assert kp.strongest(heatmap, 0, 1, threshold=0.1, border=2)[0][0].tolist() == [[3, 6]]
 
 
 def test_ties_go_to_the_upper_left() -> None:
-    (points, _), *_ = kp.strongest(torch.ones(1, 3, 4), 3, threshold=0.5, border=0)
+    (points, _), *_ = kp.strongest(torch.ones(1, 3, 4), 0, 3, threshold=0.5, border=0)
     assert points.tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
 def test_a_map_smaller_than_its_border_has_no_keypoints() -> None:
-    assert len(kp.strongest(torch.ones(1, 6, 6), 3, threshold=0.5, border=4)[0][0]) == 0
+    assert len(kp.strongest(torch.ones(1, 6, 6), 0, 3, threshold=0.5, border=4)[0][0]) == 0
 
 
 @given(st.floats(4.0, 60.0), st.floats(4.0, 28.0))
@@ -99,23 +112,11 @@ def test_sampled_descriptors_have_length_one() -> None:
     assert kp.sample_descriptors(dense, torch.zeros(0, 2), 32, 48).shape == (0, 16)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
-def test_the_window_maximum_is_that_of_pooling(seed: int, height: int, width: int, radius: int) -> None:
-    x = torch.randn(2, height, width, generator=torch.Generator().manual_seed(seed))
-    pooled = F.max_pool2d(x[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
-    assert torch.equal(kp.window_max(x, radius), pooled)
-    assert torch.equal(kp.window_max(x.half(), radius), pooled.half())
-    mask = x > 1
-    covered = kp.window_max(mask.view(torch.uint8), radius).view(torch.bool)
-    assert torch.equal(covered, F.max_pool2d(mask.float()[:, None], 2 * radius + 1, 1, radius)[:, 0] > 0)
-
-
 def test_a_weight_is_that_of_the_whole_map_interpolated() -> None:
     generator = torch.Generator().manual_seed(0)
     heatmap, weight = torch.rand(2, 48, 64, generator=generator), torch.rand(2, 1, 6, 8, generator=generator)
     whole = heatmap * F.interpolate(weight, (48, 64), mode="bilinear", align_corners=False)[:, 0]
-    for i, (points, scores) in enumerate(kp.strongest(heatmap, 40, 0.3, 0, weight)):
+    for i, (points, scores) in enumerate(kp.strongest(heatmap, 0, 40, 0.3, 0, weight)):
         xs, ys = points.long().T
         torch.testing.assert_close(scores, whole[i, ys, xs], atol=1e-6, rtol=0)
         above = whole[i][heatmap[i] > 0.3]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from etr_ros.runtime import OpenVinoMaps
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extraction:
@@ -31,6 +33,11 @@ class LocalNetwork(nn.Module):
     descriptor_dim: int
     image_scales: tuple[float, ...] = (1.0,)
     size_multiple: int = 8
+    compiled: OpenVinoMaps | None = None
+
+    def maps(self, rgb: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` gives, by the run time that was chosen."""
+        return self(rgb) if self.compiled is None else self.compiled(rgb)
 
     def extract(self, rgb: Tensor, max_keypoints: int) -> Extraction:
         """Local features of `rgb` (B, 3, H, W) in [0, 1]; H and W are multiples of `size_multiple`."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from etr_ros import weights
+from etr_ros import runtime, weights
 from etr_ros.config import Config, ExtractorConfig
 from etr_ros.database import FeatureSpec
 from etr_ros.device_memory import in_batches_that_fit
@@ -31,6 +31,7 @@ LOCAL_NETWORKS: dict[str, type[LocalNetwork]] = {
     "delg-r50": DelgR50,
     "delg-r101": DelgR101,
 }
+FOR_RUNTIMES = ("xfeat", "superpoint")  # all their work is in `forward`
 MIN_KEYPOINTS = 8
 MIN_CONTRAST = 2.0  # standard deviation of the pixels; below it a detector only finds its own noise
 MIN_SIDE_PX = 32
@@ -44,6 +45,11 @@ class Extractor:
         self.head = freeze(head).to(device)
         self.spec, self.device = spec, device
 
+    @property
+    def runtime(self) -> str:
+        """What runs the local network."""
+        return runtime.PYTORCH if self.network.compiled is None else self.network.compiled.name
+
     @staticmethod
     def load(config: Config) -> Extractor:
         """Build the networks of `config` and load their weights.
@@ -52,6 +58,8 @@ class Extractor:
         """
         extractor = config.extractor
         network, device, local_file = load_network(config)
+        if device.type == "cpu" and extractor.name in FOR_RUNTIMES:
+            network.compiled = runtime.compiled(network, config.compute.runtime, weights.fingerprint(local_file))
         head, head_files = load_head(extractor, network)
         spec = FeatureSpec(
             extractor=extractor.name,

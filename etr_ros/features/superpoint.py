@@ -94,9 +94,9 @@ class SuperPoint(LocalNetwork):
     def extract(self, rgb: Tensor, max_keypoints: int) -> Extraction:
         """Local features as in the paper, sections 3.2 and 3.3; the score is the keypoint probability."""
         height, width = rgb.shape[-2:]
-        dense, logits = self(rgb)
-        heatmap = kp.suppress_neighbours(kp.cells_to_heatmap(logits), self.nms_radius)  # (B, H, W)
-        found = kp.strongest(heatmap, max_keypoints, float(self.threshold), self.border)
+        dense, logits = self.maps(rgb)
+        heatmap = kp.cells_to_heatmap(logits)  # (B, H, W)
+        found = kp.strongest(heatmap, self.nms_radius, max_keypoints, float(self.threshold), self.border)
         normalised = F.normalize(dense, dim=1)
         return Extraction(
             keypoints=[points for points, _ in found],

@@ -72,9 +72,9 @@ class XFeat(LocalNetwork):
     def extract(self, rgb: Tensor, max_keypoints: int) -> Extraction:
         """Score of a keypoint: its probability times the reliability of its descriptor (paper, section 3.3)."""
         height, width = rgb.shape[-2:]
-        dense, logits, reliability = self(rgb)
-        peaks = kp.suppress_neighbours(kp.cells_to_heatmap(logits), self.nms_radius)  # (B, H, W)
-        found = kp.strongest(peaks, max_keypoints, self.detection_threshold, border=0, weight=reliability)
+        dense, logits, reliability = self.maps(rgb)
+        heatmap = kp.cells_to_heatmap(logits)  # (B, H, W)
+        found = kp.strongest(heatmap, self.nms_radius, max_keypoints, self.detection_threshold, 0, reliability)
         normalised = F.normalize(dense, dim=1)
         return Extraction(
             keypoints=[points for points, _ in found],

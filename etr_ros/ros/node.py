@@ -16,6 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -56,6 +57,8 @@ def open_recognizer(path: Path | None, config: RobotConfig) -> Recognizer:
             "or loop.enabled to map while driving"
         )
     recognizer.networks.warm_up()
+    runtime = recognizer.networks.extractor.runtime
+    get_logger("etr").info(f"{config.extractor.name} runs in {runtime}")
     return recognizer
 
 
