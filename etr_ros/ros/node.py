@@ -33,7 +33,7 @@ from etr_ros.ros.sensors import Sensors
 from etr_ros.ros.services import Services
 from etr_ros.ros.worker import NewestWorker
 from etr_ros.types import LoopClosure
-from etr_ros_msgs.msg import PlaceMatch
+from etr_ros_msgs.msg import PlaceMatch, StageTime
 
 if TYPE_CHECKING:
     from etr_ros.pipeline import Recognizer
@@ -229,6 +229,7 @@ class PlaceRecognitionNode(LifecycleNode):
         if answer is None:
             counters.skipped += 1
             return None
+        answered_s = time.perf_counter()
         match = answer.match
         counters.last_wait_ms = (started_s - arrival.at_s) * 1e3
         times = {"wait": counters.last_wait_ms, "decode": (decoded_s - started_s) * 1e3}
@@ -238,6 +239,7 @@ class PlaceRecognitionNode(LifecycleNode):
         info = recognizer.info
         message = conversions.to_match_message(match, arrival.message.header, info.map_id, info.frame_id)
         message.queries, message.dropped = counters.answered, counters.dropped
+        message.stages.append(StageTime(name="message", duration_ms=(time.perf_counter() - answered_s) * 1e3))
         message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         poses = [self._answers.publish(message, match, frame, recognizer, self._config)]
         poses += [self._publish_loop(loop, message.header.frame_id) for loop in answer.loops]

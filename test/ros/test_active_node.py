@@ -57,7 +57,7 @@ def test_match_says_what_the_core_said(active: Robot) -> None:
     assert (best.pose.position.x, best.pose.position.y) == (2.0, 2.0)
     assert best.retrieval_score == pytest.approx(0.9)
     assert (best.inliers, second.accepted, second.reason) == (-1, False, "not the first")
-    assert [stage.name for stage in match.stages] == ["wait", "decode", "sensors", "extract", "retrieve"]
+    assert [stage.name for stage in match.stages] == ["wait", "decode", "sensors", "extract", "retrieve", "message"]
     assert match.queries >= 1
 
 
