@@ -10,27 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from etr_ros.compute_config import ComputeConfig
 from etr_ros.errors import ConfigError
 from etr_ros.memory_config import MemoryConfig
 from etr_ros.options import Scalar, build, option, options
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-@dataclass(frozen=True)
-class ComputeConfig:
-    """Where the networks run."""
-
-    device: str = option(
-        "auto", "Device of the networks; auto takes CUDA when there is one", choices=("auto", "cpu", "cuda")
-    )
-    threads: int = option(0, "CPU threads of the networks; 0 takes one per core", low=0, high=256)
-    runtime: str = option(
-        "auto",
-        "What runs XFeat and SuperPoint on a CPU; auto takes OpenVINO where installed; features differ by rounding",
-        choices=("auto", "torch", "openvino"),
-    )
 
 
 @dataclass(frozen=True)
