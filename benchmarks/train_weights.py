@@ -56,6 +56,7 @@ def main() -> int:
         seed=args.seed,
         patience=0,
         cache=args.work / f"cache-{args.extractor}",
+        judge="xfeat" if args.extractor.startswith("delg") else "",  # its locals are too coarse to verify with
     )
     with tqdm(mininterval=5.0) as bar:
 

@@ -55,7 +55,7 @@ class RetrievalConfig:
 class RerankConfig:
     """How candidates are put in order."""
 
-    name: str = option("etr-s", "Re-ranker: etr-s, etr-s-small (faster), magsac, none, or a weight file (.safetensors)")
+    name: str = option("etr-s", "Re-ranker: etr-s, etr-s-small (faster), etr-d, magsac, none, or a .safetensors file")
     max_locals: int = option(
         0, "Local features read per picture; 0 takes what the weights were trained with", low=0, high=4096
     )

@@ -69,7 +69,8 @@ class Scorer(Protocol):
 def load(name: str, extractor: str, device: torch.device, max_locals: int = 0) -> Scorer | None:
     """The re-ranker `name`: a registered name, a path to weights, "magsac", or "none" (gives None).
 
-    A registered name such as "etr-s" stands for the weights trained on the locals of `extractor`.
+    A registered name such as "etr-s" stands for the weights trained on the locals of `extractor`; those of DELG, which
+    read its global descriptor too, are "etr-d", and also found as "etr-s", the default.
     Raises WeightsError, or ConfigError when the weights read other features than `extractor`'s.
     """
     if name == NONE:
@@ -105,8 +106,11 @@ def _weight_file(name: str, extractor: str) -> Path:
 
 
 def _registered(name: str, extractor: str) -> Path:
+    known = {entry.name for entry in weights.REGISTRY}
     registered = f"{name}-{extractor}"
-    if registered not in {entry.name for entry in weights.REGISTRY}:
+    if name == "etr-s" and registered not in known:
+        registered = f"etr-d-{extractor}"  # of extractors with a global descriptor of their own
+    if registered not in known:
         raise ConfigError(
             f"there are no '{name}' weights for {extractor} features: set rerank.name to {GEOMETRIC} or {NONE}, "
             "or to a file that `etr train` made"

@@ -141,10 +141,11 @@ REGISTRY: tuple[WeightFile, ...] = (
     ),
     WeightFile(
         name="delg-lite",
-        file="delg-lite.safetensors",
-        what="DELG over EfficientNet-Lite0, local 64-d and global 512-d features",
-        licence="that of the training run",
-        recipe="there is no published file; train one of your own",
+        file="delg-lite-heads.safetensors",
+        what="DELG heads over efficientnet-lite0, which they need too: local 64-d and global 512-d features",
+        licence="Apache-2.0",
+        sha256="0d08cede221e819ea85102234a5b9230139562981b58fc3c3585bd4e876eb3dc",
+        size=1_356_180,
     ),
 )
 
@@ -295,7 +296,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 
 def load_into(network: nn.Module, path: Path) -> None:
     """Load a weight file into a network. Raises WeightsError, also when the file is made for another network."""
-    tensors = load_tensors(path)
+    load_tensors_into(network, load_tensors(path), path)
+
+
+def load_tensors_into(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """The same with the tensors that were read of `path`."""
     try:
         network.load_state_dict(tensors)
     except WeightsError as error:

@@ -96,7 +96,7 @@ def test_features_keep_their_promises(size: tuple[int, int]) -> None:
         assert (points < torch.tensor([width, height])).all()
 
 
-def test_there_are_seven_scales_a_factor_of_root_two_apart() -> None:
+def test_the_paper_has_seven_scales_a_factor_of_root_two_apart() -> None:
     scales = torch.tensor(Delg.image_scales)
     assert len(scales) == 7
     assert torch.allclose(scales[1:] / scales[:-1], torch.tensor(2.0).sqrt())

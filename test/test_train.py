@@ -84,6 +84,22 @@ def test_pairs_are_found_by_verification(pairs: PairSet) -> None:
     assert [len(rows) for rows in pairs.copies[:4]] == [2, 1, 2, 1]
 
 
+def test_a_judge_tells_which_pictures_verify(tmp_path: Path) -> None:
+    a, judge = write_source(tmp_path / "a", 1), write_source(tmp_path / "judge", 3, places=1)
+    with MapWriter(tmp_path / "coarse", SPEC, "exact", {}, thumbnail_px=0) as writer:
+        for number, place in enumerate(a.place_map.places):  # locals of which no two pictures match
+            writer.add(make_frame(int(place.name[:4])), make_features(5000 + number))
+        writer.commit()
+    coarse = Source(PlaceMap(tmp_path / "coarse"), None)
+    other = write_source(tmp_path / "b", 2)
+    assert not any(len(rows) for rows in collect([coarse, other], 40, quiet).positives[:12])
+    judged = collect([dataclasses.replace(coarse, judge=a.place_map), other], 40, quiet)
+    assert all(q // 2 == p // 2 for p in range(12) for q in judged.positives[p]) and len(judged.positives[0])
+    assert judged.names[:2] == collect([a, other], 40, quiet).names[:2]
+    few = collect([dataclasses.replace(coarse, judge=judge.place_map), other], 40, quiet)
+    assert len(few.positives[0]) and not len(few.positives[2])  # a picture that the judge lacks is judged by its own
+
+
 def test_places_that_geometry_cannot_tell_apart_are_no_negatives(tmp_path: Path) -> None:
     a, twin = write_source(tmp_path / "a", 1), write_source(tmp_path / "b", 1)  # two floors that look the same
     for drop in (False, True):
@@ -250,7 +266,7 @@ def test_weights_are_only_called_better_when_they_are(
 def test_weights_start_with_other_locals_where_they_left_off(tmp_path: Path) -> None:
     model = ETR(MODEL)
     rerank.save(tmp_path / "etr.safetensors", model, Calibration(), {})
-    config, tensors = started_from(tmp_path / "etr.safetensors", "superpoint")
+    config, tensors = started_from(tmp_path / "etr.safetensors", EtrConfig("superpoint", 256))
     assert (config.extractor, config.local_dim, config.width) == ("superpoint", 256, MODEL.width)
     other = ETR(config)
     other.load_state_dict(tensors)
@@ -259,11 +275,24 @@ def test_weights_start_with_other_locals_where_they_left_off(tmp_path: Path) -> 
     assert torch.allclose(model(a, b), other(*longer), atol=1e-5)
 
 
+def test_a_global_descriptor_that_is_read_from_now_on_says_nothing_yet(tmp_path: Path) -> None:
+    rerank.save(tmp_path / "etr.safetensors", ETR(MODEL), Calibration(), {})
+    wanted = EtrConfig("delg-lite", 8, 16, 2)
+    config, tensors = started_from(tmp_path / "etr.safetensors", wanted)
+    assert (config.global_dim, config.scales, config.max_locals) == (16, 2, wanted.max_locals)
+    model = ETR(config)
+    model.load_state_dict(tensors)
+    a, b = rerank.collate([make_features(1)], 40), rerank.collate([seen_again(make_features(1), 2)], 40)
+    elsewhere = dataclasses.replace(b, global_descriptor=b.global_descriptor.flip(1))  # type: ignore[union-attr]
+    (read, _), (other, _) = model.tokens(a, b), model.tokens(a, elsewhere)
+    assert torch.equal(read.values[:, 0], other.values[:, 0])  # the global token
+
+
 def test_weights_that_read_the_descriptors_themselves_need_the_same_locals(tmp_path: Path) -> None:
     model = ETR(dataclasses.replace(MODEL, tokens="descriptor"))
     rerank.save(tmp_path / "etr.safetensors", model, Calibration(), {})
     with pytest.raises(ConfigError, match=r"trained on xfeat features: set extractor\.name"):
-        started_from(tmp_path / "etr.safetensors", "superpoint")
+        started_from(tmp_path / "etr.safetensors", EtrConfig("superpoint", 256))
 
 
 @settings(max_examples=20, deadline=None)

@@ -41,7 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--pose-topic", metavar="TOPIC", help="of sources that are bags")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where weights, metrics and cache go")
     parser.add_argument(
-        "--model", choices=("etr-s", "etr-s-small", "paper"), default="etr-s", help="size and tokens (default: etr-s)"
+        "--model",
+        choices=("etr-s", "etr-s-small", "etr-d", "paper"),
+        default="etr-s",
+        help="size and tokens; etr-d reads the global descriptor of DELG too (default: etr-s)",
     )
     parser.add_argument(
         "--start",

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from etr_ros.errors import WeightsError
 
@@ -116,6 +117,19 @@ class EfficientNetLite0(Backbone):
         self._conv_stem, self._bn0 = net._conv_stem, net._bn0
         self._blocks = net._blocks
         self._conv_head, self._bn1 = net._conv_head, net._bn1
+        for block in self._blocks:
+            block._swish = nn.ReLU6(inplace=True)
+
+    def fold_batch_norms(self) -> None:
+        """Bring the batch norms, where there still are any, into the convolutions before them: for inference only."""
+        pairs = (("_conv_stem", "_bn0"), ("_conv_head", "_bn1"))
+        inside = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+        for module, names in ((self, pairs), *((block, inside) for block in self._blocks)):
+            for convolution, norm in names:
+                if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
+                    fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+                    setattr(module, convolution, fused)
+                    setattr(module, norm, nn.Identity())
 
     def normalise(self, rgb: Tensor) -> Tensor:
         return rgb * (255 / 128) - 127 / 128

@@ -33,6 +33,7 @@ class LocalNetwork(nn.Module):
     descriptor_dim: int
     image_scales: tuple[float, ...] = (1.0,)
     size_multiple: int = 8
+    trunk: str = ""  # registered name of the weights of `backbone`, where a weight file need not hold them
     compiled: OpenVinoMaps | None = None
 
     def maps(self, rgb: Tensor) -> tuple[Tensor, ...]:
@@ -68,9 +69,11 @@ def half_on_cuda(device: torch.device) -> torch.autocast:
 @torch.no_grad()
 def freeze(network: nn.Module) -> nn.Module:
     """`network` ready for inference: evaluation mode, no gradients, channels-last weights, batch norms folded into the
-    convolutions that they directly follow in an `nn.Sequential`."""
+    convolutions that they directly follow in an `nn.Sequential`, or as a module's own `fold_batch_norms` does it."""
     network = network.eval().requires_grad_(False)
     for module in network.modules():
+        if fold := getattr(module, "fold_batch_norms", None):
+            fold()
         if isinstance(module, nn.Sequential):
             _fold_batch_norms(module)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -48,11 +48,11 @@ class Delg(LocalNetwork):
     Local descriptors are the code of the paper's autoencoder (its decoder only serves the training), one for each cell
     of the local map at each of seven image scales. The picture's best `max_keypoints` over all scales are kept, by
     attention and without suppression of neighbours, as in the authors' release. The global descriptor is the mean over
-    the three middle scales.
+    the three middle scales. Small networks have fewer scales.
     """
 
-    image_scales = (0.25, 0.5**1.5, 0.5, 0.5**0.5, 1.0, 2**0.5, 2.0)
-    global_scales = (0.5**0.5, 1.0, 2**0.5)
+    image_scales: tuple[float, ...] = (0.25, 0.5**1.5, 0.5, 0.5**0.5, 1.0, 2**0.5, 2.0)
+    global_scales: tuple[float, ...] = (0.5**0.5, 1.0, 2**0.5)
     size_multiple = 32
     global_dim: int
 
@@ -86,7 +86,7 @@ class Delg(LocalNetwork):
         x = self.backbone.normalise(rgb)
         points, scores, descriptors, scales, globals_ = [], [], [], [], []
         for index, scale in enumerate(self.image_scales):
-            level = _resize(x, scale)
+            level = resize(x, scale)
             local_map = self.backbone.local_map(level)
             attention, reduced = self.local_features(local_map)
             points.append(self._centres(attention.shape[-2:], level.shape[-2:], rgb.shape[-2:]).to(rgb.device))
@@ -140,8 +140,12 @@ class DelgR101(Delg):
 
 
 class DelgLite(Delg):
-    """The same heads over EfficientNet-Lite0, for small machines."""
+    """The same heads over EfficientNet-Lite0, for small machines: at two scales, as seven cost eight times as much as
+    one. A weight file may hold the heads alone; the trunk then is the published one."""
 
+    trunk = "efficientnet-lite0"
+    image_scales = (0.5**0.5, 1.0)
+    global_scales = (0.5**0.5, 1.0)
     descriptor_dim = 64
     global_dim = 512
 
@@ -149,7 +153,8 @@ class DelgLite(Delg):
         super().__init__(EfficientNetLite0(), attention_dim=128)
 
 
-def _resize(x: Tensor, scale: float) -> Tensor:
+def resize(x: Tensor, scale: float) -> Tensor:
+    """Pictures (B, 3, H, W) at another scale, sides rounded to what the trunks take."""
     height, width = (
         max(_MIN_LEVEL_SIDE_PX, round(side * scale / _LEVEL_MULTIPLE) * _LEVEL_MULTIPLE) for side in x.shape[-2:]
     )

@@ -35,6 +35,7 @@ FOR_RUNTIMES = ("xfeat", "superpoint")  # all their work is in `forward`
 MIN_KEYPOINTS = 8
 MIN_CONTRAST = 2.0  # standard deviation of the pixels; below it a detector only finds its own noise
 MIN_SIDE_PX = 32
+TRUNK = "backbone."  # names of a trunk's tensors begin so
 
 
 class Extractor:
@@ -57,9 +58,9 @@ class Extractor:
         Raises WeightsError when a weight file is missing or wrong, ConfigError when there is no such device.
         """
         extractor = config.extractor
-        network, device, local_file = load_network(config)
+        network, device, local_files = load_network(config)
         if device.type == "cpu" and extractor.name in FOR_RUNTIMES:
-            network.compiled = runtime.compiled(network, config.compute.runtime, weights.fingerprint(local_file))
+            network.compiled = runtime.compiled(network, config.compute.runtime, weights.fingerprint(local_files[0]))
         head, head_files = load_head(extractor, network)
         spec = FeatureSpec(
             extractor=extractor.name,
@@ -68,7 +69,7 @@ class Extractor:
             max_side_px=extractor.max_side_px,
             local_dim=network.descriptor_dim,
             global_dim=head.dim,
-            weights=fingerprint([local_file, *head_files]),
+            weights=fingerprint([*local_files, *head_files]),
         )
         return Extractor(network, head, spec, device)
 
@@ -122,19 +123,30 @@ class Extractor:
         self.head.to(self.device)
 
 
-def load_network(config: Config) -> tuple[LocalNetwork, torch.device, Path]:
-    """The local network of `config` with its weights, on its device, and the file these came from.
+def load_network(config: Config) -> tuple[LocalNetwork, torch.device, list[Path]]:
+    """The local network of `config` with its weights, on its device, and the files these came from.
 
-    Raises WeightsError when the file is missing or fits another network, ConfigError when there is no such device.
+    Raises WeightsError when a file is missing or fits another network, ConfigError when there is no such device.
     """
     device = choose_device(config.compute.device)
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     name = config.extractor.name
     network = LOCAL_NETWORKS[name]()
-    path = weights.resolve(config.extractor.weights or name)
-    weights.load_into(network, path)
-    return freeze(network).to(device), device, path  # type: ignore[return-value]
+    files = [weights.resolve(config.extractor.weights or name)]
+    tensors = weights.load_tensors(files[0])
+    if network.trunk and not any(key.startswith(TRUNK) for key in tensors):
+        files.append(weights.resolve(network.trunk))
+        tensors |= trunk_tensors(network, files[1])
+    weights.load_tensors_into(network, tensors, files[0])
+    return freeze(network).to(device), device, files  # type: ignore[return-value]
+
+
+def trunk_tensors(network: LocalNetwork, file: Path) -> dict[str, Tensor]:
+    """What the trunk of `network` takes of a weight file of its own, by the network's names. Raises WeightsError."""
+    wanted = network.state_dict().keys()
+    found = {f"{TRUNK}{key}": tensor for key, tensor in weights.load_tensors(file).items()}
+    return {key: tensor for key, tensor in found.items() if key in wanted}
 
 
 def load_head(config: ExtractorConfig, network: LocalNetwork) -> tuple[GlobalHead, list[Path]]:

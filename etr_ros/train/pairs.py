@@ -38,18 +38,28 @@ ALIASED_INLIERS = 30  # of different environments that look the same: geometry c
 class Source:
     """The pictures of one environment. Sources show different environments, so pairs across them are negatives.
 
-    With `sequences`, only those of its sequences are read, see `sequence_of`.
+    With `sequences`, only those of its sequences are read, see `sequence_of`. Which pictures verify geometrically is
+    asked of `judge`, a map of the same pictures with more exact locals, where there is one.
     """
 
     place_map: PlaceMap
     overlaps: dict[frozenset[str], float] | None  # of picture names, where covisibility is known
     sequences: frozenset[str] | None = None
+    judge: PlaceMap | None = None
 
     @property
     def places(self) -> list[Place]:
         """The pictures that are read."""
         every = self.place_map.places
         return [place for place in every if self.sequences is None or sequence_of(place) in self.sequences]
+
+    def judged(self, places: Sequence[Place]) -> dict[str, tuple[PlaceMap, int]]:
+        """Where the locals lie that verify `places`, by name; a picture that `judge` lacks is judged by its own."""
+        found = {place.name: (self.place_map, place.place_id) for place in places}
+        if self.judge is not None:
+            theirs = {place.name: (self.judge, place.place_id) for place in self.judge.places}
+            found |= {name: theirs[name] for name in found.keys() & theirs.keys()}
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +80,7 @@ class PairSet:
     lookalikes: list[NDArray[np.int64]]
     globals: NDArray[np.float32]  # (P, G)
     sources: NDArray[np.int64]  # (P,) the number of the source that each is of
+    names: list[str]  # (P,) of the originals
 
     @cached_property
     def anchors(self) -> NDArray[np.int64]:
@@ -113,16 +124,19 @@ def collect(
     origins: list[Origin] = []
     rows: list[tuple[Source, int]] = []
     vectors: list[NDArray[np.float32]] = []
+    names: list[str] = []
     for number, source in enumerate(sources):
         first = len(copies)
         originals, rows_of = _originals(source.places)
+        judged = source.judged(originals)
         own: list[NDArray[np.float32]] = []
         for place in originals:
             copies.append(np.array([len(rows) + k for k in range(len(rows_of[place.name]))], np.int64))
             rows += [(source, row) for row in rows_of[place.name]]
-            origins.append(Origin(number, place.pose, source.overlaps is not None, source.place_map, place.place_id))
+            origins.append(Origin(number, place.pose, source.overlaps is not None, *judged[place.name]))
             own.append(source.place_map.view(place.place_id).features.global_descriptor)
         vectors += own
+        names += [place.name for place in originals]
         found, apart = _labels(source, originals, np.stack(own), partial(progress, f"pairs of source {number + 1}"))
         partners += [{first + p: label for p, label in sorted(of_one.items())} for of_one in found]
         different += [{first + p for p in of_one} for of_one in apart]
@@ -140,6 +154,7 @@ def collect(
         lookalikes,
         globals_,
         np.array([origin.source for origin in origins], np.int64),
+        names,
     )
     if not len(pairs.anchors):
         raise DataError(
@@ -179,6 +194,7 @@ def _labels(
 
     And per place the most similar ones by `vectors` (P, G) that are no neighbours and whose matches agree with none.
     """
+    judged = source.judged(places)
     found: list[dict[int, float]] = [{} for _ in places]
     apart: list[set[int]] = [set() for _ in places]
     if source.overlaps is not None:
@@ -192,7 +208,7 @@ def _labels(
     similar = {tuple(sorted((i, int(j)))) for i, row in enumerate(vectors @ vectors.T) for j in _most_similar(row, i)}
     proposals = sorted(near | similar)
     for done, (i, j) in enumerate(proposals):
-        inliers = _inliers(source.place_map, places[i], places[j])
+        inliers = _inliers(judged[places[i].name], judged[places[j].name])
         if (i, j) in near and inliers >= DOUBTFUL_INLIERS:
             found[i][j] = found[j][i] = min(1.0, inliers / SURE_INLIERS)
         elif (i, j) not in near and inliers < DOUBTFUL_INLIERS:
@@ -237,8 +253,9 @@ def _close(a: Pose, b: Pose) -> bool:
     return near and math.degrees(2 * math.acos(min(1.0, cosine))) <= NEAR_DEG
 
 
-def _inliers(place_map: PlaceMap, a: Place, b: Place) -> int:
-    return len(verify.inliers(place_map.view(a.place_id).features, place_map.view(b.place_id).features))
+def _inliers(a: tuple[PlaceMap, int], b: tuple[PlaceMap, int]) -> int:
+    first, second = (place_map.view(place_id).features for place_map, place_id in (a, b))
+    return len(verify.inliers(first, second))
 
 
 def _locals(rows: list[tuple[Source, int]], max_locals: int) -> Locals:

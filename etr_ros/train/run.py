@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from etr_ros import rerank, weights
@@ -44,6 +45,7 @@ class Settings:
     patience: int = TrainConfig.patience
     topics: tuple[str, str | None] = ("", None)
     cache: Path | None = None  # default: in `output`
+    judge: str = ""  # extractor whose locals tell which pictures show the same place; default: that of the config
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
     start = weights.resolve(settings.start) if settings.start else None
     model_config, start_weights = model_for(settings.model, config), None
     if start:
-        model_config, start_weights = started_from(start, config.extractor.name)
+        model_config, start_weights = started_from(start, model_config)
     sets = _pair_sets(settings, config, model_config, show)
     train_config = TrainConfig(steps=settings.steps, seed=settings.seed, patience=settings.patience)
     best = "no validation yet"
@@ -111,11 +113,17 @@ def train_etr(settings: Settings, config: Config, show: Show) -> Result:
 def _pair_sets(settings: Settings, config: Config, model: EtrConfig, show: Show) -> dict[str, pairs.PairSet]:
     """Pairs of the training, validation and, if there is one, test sources."""
     cache = settings.cache or settings.output / "cache"
+    parts = {"train": settings.data, "validation": settings.validation, "test": settings.test}
     opened = {
         name: open_sources(paths, cache, config, settings.copies, settings.seed, show, settings.topics)
-        for name, paths in (("train", settings.data), ("validation", settings.validation), ("test", settings.test))
+        for name, paths in parts.items()
         if paths
     }
+    if settings.judge:
+        judge, at = config.replace(**{"extractor.name": settings.judge}), cache.with_name(f"cache-{settings.judge}")
+        for name, sources in opened.items():
+            judging = open_sources(parts[name], at, judge, 1, settings.seed, show, settings.topics)
+            opened[name] = [replace(one, judge=two.place_map) for one, two in zip(sources, judging, strict=True)]
     if "validation" not in opened:
         opened["train"], opened["validation"] = hold_out(opened["train"], settings.seed)
     return {
@@ -132,26 +140,40 @@ def model_for(name: str, config: Config) -> EtrConfig:
     if name == "paper":
         return dataclasses.replace(EtrConfig.paper_s(), extractor=extractor, local_dim=dim, scales=scales)
     etr_s = EtrConfig(extractor, dim, 0, scales)
+    if name == "etr-d":
+        return dataclasses.replace(etr_s, global_dim=_own_global_dim(extractor), max_locals=512)
     if name == "etr-s-small":
         return dataclasses.replace(etr_s, max_locals=256, max_tokens=48, blocks=1, width=32, ffn_width=64)
     return etr_s
 
 
-def started_from(path: Path, extractor: str) -> tuple[EtrConfig, dict[str, Tensor]]:
-    """The shape and the tensors of ETR weights, to go on with the locals of `extractor`.
+def _own_global_dim(extractor: str) -> int:
+    dim = getattr(LOCAL_NETWORKS[extractor], "global_dim", None)
+    if dim is None:
+        raise ConfigError(
+            f"etr-d reads DELG's global descriptor, {extractor} has none: set extractor.name to delg-lite"
+        )
+    return int(dim)
+
+
+def started_from(path: Path, wanted: EtrConfig) -> tuple[EtrConfig, dict[str, Tensor]]:
+    """The shape and the tensors of ETR weights, to go on with the locals of the extractor of `wanted`.
 
     Weights that read how locals match, not the locals themselves, can start from those of another extractor: its
-    scales all begin as the first one. Raises ConfigError where that cannot be, WeightsError.
+    scales all begin as the first one, and a global descriptor that they did not read before begins as saying nothing.
+    Raises ConfigError where that cannot be, WeightsError.
     """
     config, tensors = rerank.read_header(path)[0], weights.load_tensors(path)
-    if config.extractor == extractor:
+    if config.extractor == wanted.extractor:
         return config, tensors
     if config.tokens != "correlation" or config.global_dim:
         raise ConfigError(f"{path} was trained on {config.extractor} features: set extractor.name to that")
-    network = LOCAL_NETWORKS[extractor]
-    scales = len(network.image_scales)
-    tensors["tokens.scale.weight"] = tensors["tokens.scale.weight"][:1].repeat(scales, 1)
-    return dataclasses.replace(config, extractor=extractor, local_dim=network.descriptor_dim, scales=scales), tensors
+    tensors["tokens.scale.weight"] = tensors["tokens.scale.weight"][:1].repeat(wanted.scales, 1)
+    taken = {name: getattr(wanted, name) for name in ("extractor", "local_dim", "scales", "global_dim", "max_locals")}
+    if wanted.global_dim:
+        tensors["tokens.globals.weight"] = torch.zeros(config.width, wanted.global_dim)
+        tensors["tokens.globals.bias"] = torch.zeros(config.width)
+    return dataclasses.replace(config, **taken), tensors
 
 
 def _write_metrics(settings: Settings, model: ETR, result: Result, sets: dict[str, pairs.PairSet]) -> None:
