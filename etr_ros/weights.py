@@ -81,6 +81,14 @@ REGISTRY: tuple[WeightFile, ...] = (
         size=113_248,
     ),
     WeightFile(
+        name="etr-s-superpoint",
+        file="etr-s-superpoint.safetensors",
+        what="ETR-S re-ranker for SuperPoint local features",
+        licence="Apache-2.0",
+        sha256="842ce6551a0d90a69ef5eae64a5c20d852fbf347bcbe46e5f3d4ea52d082579c",
+        size=389_888,
+    ),
+    WeightFile(
         name="xfeat",
         file="xfeat.pt",
         what="XFeat local features, 64-d",

@@ -12,6 +12,7 @@ from etr_ros import rerank, weights
 from etr_ros.config import Config
 from etr_ros.features import Extractor
 from etr_ros.train.augment import augment
+from etr_ros.types import Features
 
 FILES = sorted(weights.BUNDLED_DIR.glob("*.safetensors"))
 ENTRIES = {entry.file: entry for entry in weights.REGISTRY}
@@ -41,17 +42,32 @@ def scene(seed: int) -> NDArray[np.uint8]:
     return image
 
 
+def queries_and_places(features: str) -> tuple[list[Features], list[Features]]:
+    """Four scenes under another light, and them and four others as they were."""
+    extractor = Extractor.load(Config().replace(**{"extractor.name": features}))
+    later = [augment(scene(seed), np.random.default_rng(seed)) for seed in range(4)]
+    return [extractor(image) for image in later], [extractor(scene(seed)) for seed in range(8)]
+
+
 @pytest.mark.parametrize("name", ["etr-s", "etr-s-small"])
 def test_etr_finds_the_same_scene_under_another_light(name: str) -> None:
-    extractor = Extractor.load(Config())
     scorer = rerank.load(name, "xfeat", torch.device("cpu"))
     assert isinstance(scorer, rerank.EtrScorer)
     accepted = Config().decision.min_probability
-    candidates = [extractor(scene(seed)) for seed in range(8)]
-    for seed in range(4):
-        seen_later = extractor(augment(scene(seed), np.random.default_rng(seed)))
-        scores = scorer(seen_later, candidates)
-        assert int(scores.values.argmax()) == seed
-        confirmed = scorer.confirm(seen_later, candidates, scores.values).probabilities
+    queries, places = queries_and_places("xfeat")
+    for row, query in enumerate(queries):
+        scores = scorer(query, places)
+        assert int(scores.values.argmax()) == row
+        confirmed = scorer.confirm(query, places, scores.values).probabilities
         assert confirmed is not None
-        assert confirmed[seed] > accepted and np.delete(confirmed, seed).max() < 0.5
+        assert confirmed[row] > accepted and np.delete(confirmed, row).max() < 0.5
+
+
+def test_etr_puts_the_same_scene_first_with_superpoint() -> None:
+    scorer = rerank.load("etr-s", "superpoint", torch.device("cpu"))
+    assert isinstance(scorer, rerank.EtrScorer)
+    queries, places = queries_and_places("superpoint")
+    for row, query in enumerate(queries):
+        values = scorer(query, places).values
+        confirmed = scorer.confirm(query, places, values).values
+        assert int(values.argmax()) == int(confirmed.argmax()) == row
