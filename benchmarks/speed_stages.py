@@ -93,7 +93,7 @@ def measure_stages(bench: Bench, args: argparse.Namespace) -> tuple[list[Row], d
     place_map = the_map(streets / "database", len(files), args.work / "speed-map", config)
     extractor = Extractor.load(config)
     queries = sorted((streets / "query").glob("*.jpg"))[: args.queries]
-    features = {file: extractor(images.read(file)) for file in tqdm(queries, "queries", unit="picture")}
+    features = {file: extractor(images.read(file).image) for file in tqdm(queries, "queries", unit="picture")}
     first = features[queries[0]]
     size = len(place_map) * first.global_descriptor.nbytes
     what = f"{len(place_map)} places"

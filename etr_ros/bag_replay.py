@@ -82,6 +82,7 @@ class _Job:
         self._request, self._config, self._track, self._write_bag = request, config, track, write_bag
         session = request.bag.resolve().stem
         self._source = BagImages(request.bag, request.image_topic, request.pose_topic, session, request.sensors)
+        self._source.enough_px = config.extractor.max_side_px
         self._truth: BagPoses | None = None
         if request.truth_topic:
             self._truth = BagPoses(Bag(request.bag), request.truth_topic, math.inf, with_fixes=True)

@@ -92,7 +92,7 @@ class BagSensors:
         if found is None:
             raise CameraError(f"{self._infos.topic} holds no message that can be read")
         camera = conversions.to_camera(found[1], self._config.rectified)
-        camera.require_size(frame.image.shape[1], frame.image.shape[0])
+        camera.require_size(*frame.size)
         return camera
 
     def _body_t_camera(self, camera_frame: str) -> Pose:
@@ -114,7 +114,7 @@ class BagSensors:
         if found is None or abs(found[0] - frame.stamp_ns) > self._config.sync_ms * 1e6:
             raise CameraError(f"{self._depths.topic} holds none within {self._config.sync_ms:g} ms of the picture")
         conversions.require_registered(found[1], camera_frame)
-        return conversions.to_depth_m(found[1], frame.image.shape[1], frame.image.shape[0])
+        return conversions.to_depth_m(found[1], *frame.size)
 
     def _static_transforms(self) -> TransformBuffer:
         buffer = TransformBuffer(self._config.odom_jump_m)

@@ -83,13 +83,13 @@ class BagImages(FrameSource):
             try:
                 message = deserialize(data, self._image_type)
                 taken_ns = stamp_ns(message) or received_ns
-                image = images.from_message(message)
+                image, size = images.from_message(message, self.enough_px)
             except (DataError, ImageError) as error:
                 self.skipped.append(f"{_name(received_ns)}: {error}")
                 continue
             self._unstamped += stamp_ns(message) == 0
             pose = self._poses.at(taken_ns) if self._poses else None
-            frame = Frame(image, taken_ns, _name(taken_ns), self.session, pose)
+            frame = Frame(image, taken_ns, _name(taken_ns), self.session, pose, full_size=size)
             if self._sensors:
                 frame = self._sensors.complete(frame, message.header.frame_id)
             self.camera_frame = self.camera_frame or message.header.frame_id

@@ -388,3 +388,8 @@ class RobotConfig(Config):
     node: NodeConfig = field(default_factory=NodeConfig)
     sensor: SensorConfig = field(default_factory=SensorConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
+
+    @property
+    def enough_px(self) -> int:
+        """How long the longer side of a decoded JPEG must be; 0, all of it, where disparities are measured in it."""
+        return 0 if self.sensor.right_image_topic else self.extractor.max_side_px

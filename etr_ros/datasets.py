@@ -20,8 +20,11 @@ _SHOWN_NAMES = 5
 class FrameSource(ABC):
     """Pictures of one drive or folder in the order in which they were taken; may be read more than once.
 
-    A picture that cannot be used is left out and remembered: after reading, `notes()` tells what was lost.
+    A picture that cannot be used is left out and remembered: after reading, `notes()` tells what was lost. JPEGs are
+    decoded smaller where their longer side still has `enough_px`, see `images.decode_reduced`.
     """
+
+    enough_px = 0  # full size
 
     def __init__(self, expected: int | None, has_poses: bool) -> None:
         self.expected = expected  # pictures, before reading; None when that is not known
@@ -95,12 +98,12 @@ class ImageFolder(FrameSource):
     def _frames(self) -> Iterator[Frame]:
         for number, (file, (pose, stamp_ns)) in enumerate(zip(self.files, self.posed, strict=True)):
             try:
-                image = images.read(file)
+                image, size = images.read(file, self.enough_px)
             except ImageError as error:
                 self.skipped.append(str(error))
                 continue
             stamp = number * 1_000_000_000 if stamp_ns is None else stamp_ns
-            yield Frame(image, stamp, file.name, self.session, pose)
+            yield Frame(image, stamp, file.name, self.session, pose, full_size=size)
 
 
 def image_folder(path: Path, poses: Path | None = None, session: str = "") -> ImageFolder:

@@ -85,6 +85,7 @@ def evaluate(request: Request, config: Config, track: Track = untracked) -> Repo
     request.check()
     pairs = ground_truth.read_pairs(request.ground_truth) if request.ground_truth else None
     queries = ImageFolder(request.query, request.poses_query)
+    queries.enough_px = config.extractor.max_side_px
     is_sequence = request.database is None
     # wrong weights are told before the map is built, not after
     rerank.load(config.rerank.name, config.extractor.name, choose_device(config.compute.device))
@@ -96,6 +97,7 @@ def evaluate(request: Request, config: Config, track: Track = untracked) -> Repo
         database, map_path = None, request.database
     else:
         database = queries if request.database is None else ImageFolder(request.database, request.poses_database)
+        database.enough_px = config.extractor.max_side_px
         map_path = request.output / "map"
         build_map(track(database, "database"), map_path, config, skipped=database.reject)
     notes = database.notes() if database else []

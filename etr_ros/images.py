@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,12 @@ Image = NDArray[np.uint8]
 
 MIN_SIDE_PX = 32
 MAX_PIXELS = 64_000_000
+_REDUCED = {
+    1: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +75,21 @@ RAW_ENCODINGS = tuple(_LAYOUTS)
 cv2.setLogLevel(0)  # a picture that cannot be decoded is told once, by ImageError
 
 
-def read(path: Path) -> Image:
-    """The picture in a file. Raises ImageError when it cannot be read or decoded."""
+class Picture(NamedTuple):
+    """A picture, and where it was decoded smaller the width and height that it was taken with."""
+
+    image: Image
+    full_size: tuple[int, int] | None
+
+
+def read(path: Path, enough_px: int = 0) -> Picture:
+    """The picture in a file, as `decode_reduced`. Raises ImageError when it cannot be read or decoded."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror}") from error
     try:
-        return decode(data)
+        return decode_reduced(data, enough_px)
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from error
 
@@ -87,29 +100,52 @@ def decode(data: Buffer) -> Image:
     Alpha is dropped. Raises ImageError when the bytes are no picture, end too early, or hold a picture
     that is too small or too large.
     """
+    return decode_reduced(data, 0).image
+
+
+def decode_reduced(data: Buffer, enough_px: int) -> Picture:
+    """As `decode`; a JPEG at a half, a quarter or an eighth of its size when its longer side still has `enough_px`.
+
+    With 0 every picture is decoded at its full size. Raises ImageError.
+    """
     raw = bytes(data)
     if not raw:
         raise ImageError("the picture is empty (0 bytes)")
-    _check_header(raw)
+    size = _check_header(raw)
+    divisor = 1 if size is None else _divisor(size, enough_px)
     try:
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), _REDUCED[divisor])
     except cv2.error as error:
         raise ImageError(f"the picture cannot be decoded: {error.err}") from error
     if image is None:
         raise ImageError(
             "the bytes are no picture that can be decoded (JPEG, PNG, BMP, WebP, TIFF), or they are damaged"
         )
-    _check_size(image.shape[1], image.shape[0])
-    return _as_8_bit(image)
+    height, width = image.shape[:2]
+    if size is None or divisor == 1:
+        _check_size(width, height)
+        return Picture(_as_8_bit(image), None)
+    is_turned = (width, height) != tuple(-(-side // divisor) for side in size)
+    return Picture(_as_8_bit(image), size[::-1] if is_turned else size)
 
 
-def from_message(message: Any) -> Image:
-    """The picture in a `sensor_msgs` Image or CompressedImage, of whatever library. Raises ImageError."""
+def _divisor(size: tuple[int, int], enough_px: int) -> int:
+    """The largest of 1, 2, 4 and 8 that leaves a picture as large as it must be."""
+    fits = [each for each in _REDUCED if max(size) >= each * enough_px > 0 and min(size) >= each * MIN_SIDE_PX]
+    return max(fits, default=1)
+
+
+def from_message(message: Any, enough_px: int = 0) -> Picture:
+    """The picture in a `sensor_msgs` Image or CompressedImage, of whatever library, as `decode_reduced`.
+
+    Raises ImageError.
+    """
     if not hasattr(message, "encoding"):
-        return decode(message.data)
-    return from_raw(
+        return decode_reduced(message.data, enough_px)
+    image = from_raw(
         message.encoding, message.height, message.width, message.step, message.data, bool(message.is_bigendian)
     )
+    return Picture(image, None)
 
 
 def from_raw(encoding: str, height: int, width: int, step: int, data: Buffer, is_bigendian: bool = False) -> Image:
@@ -156,14 +192,18 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _check_header(data: bytes) -> None:
-    """Refuse a JPEG or PNG by its own words before memory is spent on it, and one that ends too early."""
+def _check_header(data: bytes) -> tuple[int, int] | None:
+    """Refuse a JPEG or PNG by its own words before memory is spent on it, and one that ends too early.
+
+    Returns the width and height of a JPEG as they are stored; None for all else.
+    """
     if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _check_jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
         _check_size(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"))
         if not _has_end(data):
             raise ImageError("the PNG is truncated or damaged")
+    return None
 
 
 def _has_end(png: bytes) -> bool:
@@ -176,9 +216,9 @@ def _has_end(png: bytes) -> bool:
     return False
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Walk the segments to the start of the scan; no end-of-image marker can hide in what follows."""
-    start = 2
+def _check_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Walk the segments to the start of the scan; no end-of-image marker can hide in what follows. Returns the size."""
+    start, size = 2, None
     while start + 9 <= len(data) and data[start] == 0xFF:
         marker = data[start + 1]
         if marker == 0xFF:  # fill byte
@@ -191,9 +231,10 @@ def _check_jpeg(data: bytes) -> None:
         ):  # start of frame
             height, width = (int.from_bytes(data[start + at : start + at + 2], "big") for at in (5, 7))
             _check_size(width, height)
+            size = width, height
         if marker == 0xDA:  # start of scan
             if data.find(b"\xff\xd9", start) >= 0:
-                return
+                return size
             break
         start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
     raise ImageError("the JPEG is truncated")

@@ -39,6 +39,8 @@ class Frame:
     `camera` holds the intrinsics, `body_t_camera` where the camera's optical frame (REP-104) sits on the robot.
     `depth_m` (H, W) is the distance along the optical axis in metres, registered to the picture, NaN where unknown.
     `right` (H, W, 3) is the picture of the right camera of a rectified stereo pair, `baseline_m` away.
+    `full_size` is the width and height that the camera took where `image` was decoded smaller; intrinsics, depth and
+    keypoints are of that size.
     """
 
     image: NDArray[np.uint8]
@@ -51,6 +53,12 @@ class Frame:
     depth_m: FloatArray | None = None
     right: NDArray[np.uint8] | None = None
     baseline_m: float = 0.0
+    full_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as the camera took it."""
+        return self.full_size or (self.image.shape[1], self.image.shape[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +80,12 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def at_size(self, width: int, height: int) -> Features:
+        """The same features, without 3-D points, in pixels of the picture at another size."""
+        scale = np.array([width / self.image_size[0], height / self.image_size[1]], np.float32)
+        keypoints = (self.keypoints + 0.5) * scale - 0.5
+        return Features(keypoints, self.scores, self.descriptors, self.scales, (width, height), self.global_descriptor)
 
     def strongest(self, count: int) -> Features:
         """The same features cut to the `count` best locals."""

@@ -18,6 +18,8 @@ def look(extractor: Extractor, frame: Frame, config: GeometryConfig) -> View:
     Raises ImageError when no features can be computed, CameraError when depth or intrinsics do not fit the picture.
     """
     features, camera = extractor(frame.image), frame.camera
+    if frame.full_size is not None:
+        features = features.at_size(*frame.full_size)
     view = View(features, camera, frame.body_t_camera)
     if camera is None:
         return view

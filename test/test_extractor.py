@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from etr_ros.config import Config
+from etr_ros import images
+from etr_ros.config import Config, GeometryConfig
 from etr_ros.errors import ConfigError, ImageError, WeightsError
 from etr_ros.features import Extractor
 from etr_ros.features.extractor import network_size
+from etr_ros.types import Frame
 from etr_ros.verify import inliers
+from etr_ros.views import look
 
 
 def textured(seed: int, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
@@ -120,3 +123,20 @@ def test_cuda_is_refused_where_there_is_none() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(WeightsError, match="made for another network"):
         Extractor.load(Config.from_dict({"extractor.weights": "vlad-xfeat"}))
+
+
+def test_keypoints_of_a_picture_decoded_smaller_are_in_pixels_of_the_whole(extractor: Extractor) -> None:
+    whole = cv2.resize(textured(0, 640, 480), (1280, 960), interpolation=cv2.INTER_CUBIC)
+    jpeg = cv2.imencode(".jpg", whole, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    small, full_size = images.decode_reduced(jpeg, extractor.spec.max_side_px)
+    assert full_size == (1280, 960)
+    seen = [
+        look(extractor, frame, GeometryConfig()).features
+        for frame in (Frame(images.decode(jpeg), 0), Frame(small, 0, full_size=full_size))
+    ]
+    assert seen[0].image_size == seen[1].image_size == (1280, 960)
+    matched = inliers(*seen)
+    assert len(matched) > 0.8 * len(seen[0])
+    moved = seen[1].keypoints[matched[:, 1]] - seen[0].keypoints[matched[:, 0]]
+    assert np.abs(np.median(moved, axis=0)).max() < 0.5
+    assert seen[0].global_descriptor @ seen[1].global_descriptor > 0.98

@@ -56,7 +56,7 @@ def close(image: images.Image, expected: images.Image, tolerance: int = 6) -> bo
 def test_image_files_are_decoded_to_bgr(extension: str, tmp_path: Path) -> None:
     path = tmp_path / f"picture{extension}"
     path.write_bytes(encoded(extension))
-    image = images.read(path)
+    image = images.read(path).image
     assert image.dtype == np.uint8 and image.shape == (HEIGHT, WIDTH, 3)
     assert close(image, smooth_picture(), tolerance=25)
 
@@ -248,3 +248,61 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"bad")
     with pytest.raises(ImageError, match=r"^bad\.png: "):
         images.read(tmp_path / "bad.png")
+
+
+def large(width: int, height: int) -> images.Image:
+    """Slow ramps of any size."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    ramps = [columns * 255 // width, rows * 255 // height, 255 - columns * 255 // width]
+    return np.stack(ramps, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "enough", "divisor"),
+    [
+        (640, 480, 640, 1),
+        (1279, 960, 640, 1),
+        (1280, 960, 640, 2),
+        (1283, 725, 640, 2),
+        (480, 1400, 640, 2),
+        (2560, 1440, 640, 4),
+        (2560, 1440, 1280, 2),
+        (2560, 1440, 0, 1),
+        (5200, 300, 640, 8),
+        (5200, 100, 640, 2),  # a strip stays 32 px high
+    ],
+)
+def test_large_jpegs_are_decoded_smaller(width: int, height: int, enough: int, divisor: int) -> None:
+    whole = large(width, height)
+    image, full_size = images.decode_reduced(encoded(".jpg", whole), enough)
+    assert full_size == (None if divisor == 1 else (width, height))
+    assert image.shape == (-(-height // divisor), -(-width // divisor), 3)
+    assert close(image, cv2.resize(whole, image.shape[1::-1], interpolation=cv2.INTER_AREA))
+
+
+def test_what_is_no_jpeg_keeps_its_size() -> None:
+    image, full_size = images.decode_reduced(encoded(".png", large(1400, 900)), 640)
+    assert (image.shape, full_size) == ((900, 1400, 3), None)
+
+
+def test_a_large_jpeg_held_upright_has_its_turned_size() -> None:
+    orientation = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # turn by 90 degrees
+    jpeg = encoded(".jpg", large(1400, 900))
+    turned = jpeg[:2] + b"\xff\xe1" + (len(orientation) + 2).to_bytes(2, "big") + orientation + jpeg[2:]
+    image, full_size = images.decode_reduced(turned, 640)
+    assert (image.shape, full_size) == ((700, 450, 3), (900, 1400))
+    assert images.decode(turned).shape == (1400, 900, 3)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, 64, 200]))
+def test_damaged_large_jpegs_give_a_picture_or_one_clear_error(seed: int, enough: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray(encoded(".jpg", large(420, 300)))
+    for _ in range(3):
+        data[int(rng.integers(2, len(data)))] = int(rng.integers(256))
+    try:
+        image, full_size = images.decode_reduced(data, enough)
+    except ImageError:
+        return
+    assert image.dtype == np.uint8 and image.ndim == 3
+    assert full_size is None or max(full_size) >= 2 * max(image.shape) - 2

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.workers <= MAX_WORKERS:
         raise ConfigError(f"--workers must be between 0 and {MAX_WORKERS}, not {args.workers}")
     source = _source(args)
+    source.enough_px = config.extractor.max_side_px
 
     from etr_ros.build import build_map
     from etr_ros.keyframes import select

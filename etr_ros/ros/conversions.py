@@ -52,17 +52,12 @@ def to_stamp(nanoseconds: int) -> Time:
     return Time(sec=seconds, nanosec=rest) if -(2**31) <= seconds < 2**31 else Time()
 
 
-def to_frame(message: Image | CompressedImage) -> Frame:
-    """A camera image, raw or compressed, as the core's frame. Raises ImageError for one that cannot be used."""
-    if isinstance(message, CompressedImage):
-        if "compressedDepth" in message.format:
-            raise ImageError("this is a compressed depth image: choose the topic of a colour or grey camera")
-        image = images.decode(message.data)
-    else:
-        image = images.from_raw(
-            message.encoding, message.height, message.width, message.step, message.data, bool(message.is_bigendian)
-        )
-    return Frame(image, stamp_ns(message.header.stamp))
+def to_frame(message: Image | CompressedImage, enough_px: int = 0) -> Frame:
+    """A camera image, raw or compressed, as the core's frame, see `images.decode_reduced`. Raises ImageError."""
+    if isinstance(message, CompressedImage) and "compressedDepth" in message.format:
+        raise ImageError("this is a compressed depth image: choose the topic of a colour or grey camera")
+    image, size = images.from_message(message, enough_px)
+    return Frame(image, stamp_ns(message.header.stamp), full_size=size)
 
 
 def to_image(image: NDArray[np.uint8], header: Header) -> Image:

@@ -213,7 +213,7 @@ class PlaceRecognitionNode(LifecycleNode):
         if recognizer is None or sensors is None:
             raise MapError("the map was unloaded")
         started_s = time.perf_counter()
-        frame = conversions.to_frame(arrival.message)
+        frame = conversions.to_frame(arrival.message, self._config.enough_px)
         decoded_s = time.perf_counter()
         frame = sensors.complete(frame, arrival.message.header.frame_id)
         for line in sensors.warnings():

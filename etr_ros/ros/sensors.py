@@ -135,7 +135,7 @@ class Sensors:
             return None
         with about(f"no intrinsics on {self._info.topic}"):
             camera = conversions.to_camera(self._info.newest(), self.config.rectified or self._right is not None)
-            camera.require_size(frame.image.shape[1], frame.image.shape[0])
+            camera.require_size(*frame.size)
             return camera
 
     def _body_t_camera(self, stamp_ns: int, camera_frame: str) -> Pose | None:
@@ -152,7 +152,7 @@ class Sensors:
         with about(f"no depth on {self._depth.topic}"):
             message = self._depth.near(frame.stamp_ns, self._tolerance_ns)
             conversions.require_registered(message, camera_frame)
-            return conversions.to_depth_m(message, frame.image.shape[1], frame.image.shape[0])
+            return conversions.to_depth_m(message, *frame.size)
 
     def _stereo(self, stamp_ns: int) -> tuple[images.Image, float] | None:
         if self._right is None or self._right_info is None:
@@ -160,7 +160,7 @@ class Sensors:
         with about(f"no baseline on {self._right_info.topic}"):
             baseline_m = conversions.to_baseline_m(self._right_info.newest())
         with about(f"no right image on {self._right.topic}"):
-            return images.from_message(self._right.near(stamp_ns, self._tolerance_ns)), baseline_m
+            return images.from_message(self._right.near(stamp_ns, self._tolerance_ns)).image, baseline_m
 
     def _pose(self, stamp_ns: int) -> Pose | None:
         base = self.config.base_frame
