@@ -89,6 +89,14 @@ REGISTRY: tuple[WeightFile, ...] = (
         size=389_888,
     ),
     WeightFile(
+        name="etr-s-small-superpoint",
+        file="etr-s-small-superpoint.safetensors",
+        what="small ETR-S re-ranker for SuperPoint local features, two fifths of the work",
+        licence="Apache-2.0",
+        sha256="3440045e2e9e943c7797f892f1d6b09c1683be7f251717c51d6344faf1fe325a",
+        size=113_256,
+    ),
+    WeightFile(
         name="xfeat",
         file="xfeat.pt",
         what="XFeat local features, 64-d",

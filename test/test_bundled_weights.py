@@ -64,10 +64,11 @@ def test_etr_finds_the_same_scene_under_another_light(name: str) -> None:
 
 
 def test_etr_puts_the_same_scene_first_with_superpoint() -> None:
-    scorer = rerank.load("etr-s", "superpoint", torch.device("cpu"))
-    assert isinstance(scorer, rerank.EtrScorer)
     queries, places = queries_and_places("superpoint")
-    for row, query in enumerate(queries):
-        values = scorer(query, places).values
-        confirmed = scorer.confirm(query, places, values).values
-        assert int(values.argmax()) == int(confirmed.argmax()) == row
+    for name in ("etr-s", "etr-s-small"):
+        scorer = rerank.load(name, "superpoint", torch.device("cpu"))
+        assert isinstance(scorer, rerank.EtrScorer)
+        for row, query in enumerate(queries):
+            values = scorer(query, places).values
+            confirmed = scorer.confirm(query, places, values).values
+            assert int(values.argmax()) == int(confirmed.argmax()) == row
