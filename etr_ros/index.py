@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -242,9 +243,16 @@ def nearest(
     """What `index` proposes, `BREADTH` for 20 asked for, put in order by the vectors that `read` gives by ids."""
     proposed, _ = search(index, query, max(BREADTH, BREADTH * top_k // 20), places_before)
     proposed = np.sort(proposed)
-    cosines = read(proposed).astype(np.float32) @ query
+    cosines = in_single(read(proposed)) @ query
     best = np.argsort(-cosines, kind="stable")[:top_k]
     return proposed[best], cosines[best]
+
+
+def in_single(x: NDArray[Any]) -> FloatArray:
+    """(N, G) float32 of values in half precision, which OpenCV converts in a quarter of NumPy's time."""
+    if x.dtype != np.float16 or not x.size:
+        return x.astype(np.float32)
+    return np.asarray(cv2.convertFp16(np.ascontiguousarray(x).view(np.int16)), np.float32).reshape(x.shape)
 
 
 def search(

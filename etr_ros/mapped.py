@@ -58,7 +58,8 @@ class MappedArrays:
     def read(self, name: str, rows: Rows) -> NDArray[Any]:
         """A copy of some rows. Raises MapError when the file was cut since it was opened."""
         if name in self._mapped:
-            return np.array(self._mapped[name][rows])
+            found = self._mapped[name][rows]
+            return found.copy() if isinstance(rows, slice) else found  # single rows are copied already
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(self.rows(name))
             return self._rows_of_file(name, start, max(0, stop - start))

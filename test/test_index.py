@@ -7,6 +7,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from etr_ros import index as retrieval
 from etr_ros.errors import MapError
@@ -99,3 +101,13 @@ def test_the_recall_of_a_compressed_index_is_measured_when_it_is_built() -> None
 def test_too_few_places_to_train_on() -> None:
     with pytest.raises(MapError, match=r"at least 9984 places .* the map has 9983.* retrieval\.index=exact"):
         build_index("ivf-pq", places_of_drives(9983))
+
+
+@given(st.integers(0, 8), st.integers(1, 70), st.integers(0, 10**6))
+def test_half_precision_is_converted_exactly(rows: int, columns: int, seed: int) -> None:
+    bits = np.random.default_rng(seed).integers(0, 2**16, (rows, columns)).astype(np.uint16)
+    x = bits.view(np.float16)
+    x[~np.isfinite(x)] = 6e-8  # the smallest there is
+    converted = retrieval.in_single(x)
+    assert converted.dtype == np.float32
+    np.testing.assert_array_equal(converted, x.astype(np.float32))
