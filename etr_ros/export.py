@@ -102,7 +102,8 @@ def reranker(config: Config) -> Exportable:
     sides = [example(pairs, count, shape.local_dim, shape.global_dim or 512, seed) for seed in (0, 1)]
     kept = len(SIDE) + reads_globals
     batch = Dim("batch", max=1024)
-    length = Dim("locals", min=min(shape.max_tokens, count), max=4096)
+    few = count < shape.max_tokens  # then all locals become tokens
+    length = Dim("locals", min=2 if few else shape.max_tokens, max=shape.max_tokens - 1 if few else 4096)
     local: dict[int, object] = {0: batch, 1: length}
     whole: dict[int, object] = {0: batch}
     per_side = [local] * len(SIDE) + [whole] * reads_globals

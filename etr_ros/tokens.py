@@ -157,7 +157,8 @@ def _kept(
     x: Locals, other: Locals, largest: Tensor, mutual: Tensor, alike: Tensor | None, count: int, best: int
 ) -> Matches:
     quality = (largest + 2.0 * mutual).masked_fill(~x.mask, -2.0)
-    rows = quality.topk(min(count, quality.shape[1]), dim=1).indices  # (B, T)
+    kept = count if quality.shape[1] >= count else quality.shape[1]  # not min(): an export then knows the number
+    rows = quality.topk(kept, dim=1).indices  # (B, T)
     cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
     if is_traced() or not other.mask.all():
         cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
