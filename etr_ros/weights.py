@@ -97,6 +97,14 @@ REGISTRY: tuple[WeightFile, ...] = (
         size=113_256,
     ),
     WeightFile(
+        name="etr-d-delg-lite",
+        file="etr-d-delg-lite.safetensors",
+        what="ETR-D re-ranker for delg-lite features",
+        licence="Apache-2.0",
+        sha256="3199e00668859bcf8eefd394542547370e7b1252a8bb4705dd9ba957bc27e141",
+        size=488_744,
+    ),
+    WeightFile(
         name="xfeat",
         file="xfeat.pt",
         what="XFeat local features, 64-d",

@@ -72,3 +72,14 @@ def test_etr_puts_the_same_scene_first_with_superpoint() -> None:
             values = scorer(query, places).values
             confirmed = scorer.confirm(query, places, values).values
             assert int(values.argmax()) == int(confirmed.argmax()) == row
+
+
+def test_etr_d_puts_a_scene_first_that_moved_a_little_in_dimmer_light() -> None:
+    scorer = rerank.load("etr-d", "delg-lite", torch.device("cpu"))
+    assert isinstance(scorer, rerank.EtrScorer)
+    extractor = Extractor.load(Config().replace(**{"extractor.name": "delg-lite"}))
+    places = [extractor(scene(seed)) for seed in range(8)]
+    for seed in range(4):
+        moved = np.roll(scene(seed), (4, 10), axis=(0, 1))
+        scores = scorer(extractor((0.8 * moved).astype(np.uint8)), places)
+        assert int(scores.values.argmax()) == seed
