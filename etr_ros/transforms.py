@@ -44,7 +44,10 @@ def quaternion(matrix: Matrix) -> tuple[float, float, float, float]:
 
 def rotation_vector(matrix: Matrix) -> Matrix:
     """(3, 3) rotation -> (3,) axis times angle in radians, the angle being in [0, pi]."""
-    return np.asarray(cv2.Rodrigues(matrix)[0], np.float64).ravel()
+    vector = np.asarray(cv2.Rodrigues(matrix)[0], np.float64).ravel()
+    if not vector.any():  # OpenCV calls angles below 1e-5 zero; there the sine is the angle
+        return 0.5 * np.array([matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]])
+    return vector
 
 
 def exp(vector: ArrayLike) -> Matrix:

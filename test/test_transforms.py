@@ -63,6 +63,12 @@ def test_between_leads_from_one_pose_to_the_other(a: Pose, b: Pose) -> None:
     assert np.allclose(transforms.error(back, Pose((0.0, 0.0, 0.0))), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("angle_rad", [0.0, 1e-12, 1e-9, 3e-6, 1e-5, 2e-5, 1e-3, 1.0, 3.1])
+def test_turns_of_any_size_are_told(angle_rad: float) -> None:
+    vector = angle_rad * np.array([0.6, 0.0, -0.8])
+    assert np.allclose(transforms.rotation_vector(transforms.exp(vector)), vector, rtol=1e-5, atol=1e-15)
+
+
 def test_a_robot_that_drove_ahead_is_ahead() -> None:
     before, after = yaw(90, 1.0, 0.0, 0.0), yaw(90, 1.0, 2.0, 0.0)
     assert transforms.between(before, after).position_m == pytest.approx((2.0, 0.0, 0.0))
