@@ -23,10 +23,10 @@ import etr_ros  # noqa: F401  # before torch is loaded: it says how threads wait
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from benchmarks.train_weights import training_sources
 from etr_ros import weights
+from etr_ros.cli.progress import stages
 from etr_ros.config import Config
 from etr_ros.features.base import freeze
 from etr_ros.features.delg import DelgLite
@@ -70,14 +70,7 @@ def main() -> int:
     trunk = weights.resolve(network.trunk)
     network.load_state_dict(network.state_dict() | trunk_tensors(network, trunk))
     freeze(network)
-    with tqdm(mininterval=5.0) as bar:
-
-        def show(stage: str, done: int, total: int, note: str = "") -> None:
-            bar.set_description(stage, refresh=False)
-            bar.total = total
-            bar.set_postfix_str(note, refresh=False)
-            bar.update(done - bar.n)
-
+    with stages() as show:
         parts = {part: load(part, network, args, show) for part in ("train", "validation")}
         reached = train(network, parts["train"], parts["validation"], HeadsConfig(seed=args.seed), show)
     heads = {key: x.half() for key, x in network.state_dict().items() if not key.startswith(TRUNK)}

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.test_sets import SPLIT
+from etr_ros.cli.progress import stages
 from etr_ros.config import Config
 from etr_ros.train.run import Settings, train_etr
 from examples.simulator.export import export_places
@@ -58,14 +58,7 @@ def main() -> int:
         cache=args.work / f"cache-{args.extractor}",
         judge="xfeat" if args.extractor.startswith("delg") else "",  # its locals are too coarse to verify with
     )
-    with tqdm(mininterval=5.0) as bar:
-
-        def show(stage: str, done: int, total: int, note: str = "") -> None:
-            bar.set_description(stage, refresh=False)
-            bar.total = total
-            bar.set_postfix_str(note, refresh=False)
-            bar.update(done - bar.n)
-
+    with stages() as show:
         result = train_etr(settings, config, show)
     print(f"best step {result.report.best_step}: {result.after}")
     return 0 if result.is_better else 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,25 @@ def track(source: FrameSource, what: str) -> Iterable[Frame]:
 
     bar: Iterable[Frame] = tqdm(source, desc=what, total=source.expected, unit=" pictures", disable=None)
     return bar
+
+
+@contextmanager
+def stages() -> Iterator[Callable[..., None]]:
+    """A bar on stderr for work in stages, told of it by calls (stage, done, total, note="")."""
+    from tqdm import tqdm
+
+    with tqdm(mininterval=1.0) as bar:
+
+        def show(stage: str, done: int, total: int, note: str = "") -> None:
+            if bar.desc != f"{stage}: ":
+                bar.reset(total)
+                bar.set_description(stage)
+            bar.total = total
+            bar.update(done - bar.n)
+            if note:
+                bar.set_postfix_str(note, refresh=False)
+
+        yield show
 
 
 def size_text(size_bytes: int) -> str:

@@ -67,22 +67,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Train and say what was reached. Raises EtrError."""
-    from tqdm import tqdm
-
     from etr_ros.cli.options import config_from
+    from etr_ros.cli.progress import stages
     from etr_ros.train.run import Settings, train_etr
 
-    with tqdm(unit="step", desc="train") as bar:
-
-        def show(stage: str, done: int, total: int, note: str = "") -> None:
-            if bar.desc != f"{stage}: ":
-                bar.reset(total)
-                bar.set_description(stage)
-            bar.total = total
-            bar.update(done - bar.n)
-            if note:
-                bar.set_postfix_str(note)
-
+    with stages() as show:
         settings = Settings(
             data=args.data,
             validation=args.validation,
