@@ -179,8 +179,9 @@ class EtrScorer:
         Verification tells apart what ETR alone confuses; for the few best it costs little.
         """
         known = [None] * len(candidates) if matches is None else matches
-        pairs = zip(candidates, known, strict=True)
-        counts = np.array([len(verify.inliers(query, candidate, matched)) for candidate, matched in pairs], np.int64)
+        pairs = list(zip(candidates, known, strict=True))
+        found = in_parts(lambda each: [len(verify.inliers(query, *pair)) for pair in each], pairs, 1)
+        counts = np.array(found, np.int64)
         confirmed = (values + self.calibration.per_inlier * counts).astype(np.float32)
         return Scores(confirmed, self.calibration.probabilities(confirmed), counts)
 
