@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ Rows = slice | NDArray[np.int64]
 class MappedArrays:
     """The arrays of one folder by file name. Opening reads nothing; `read` copies rows.
 
-    They are memory-mapped: what was read stays in memory while there is room. With `keeps_nothing` they are read
-    from the files each time, so that the process never holds more than the rows it asked for.
+    Slices are memory-mapped: what was read stays in memory while there is room. With `keeps_nothing` they are read
+    from the files each time, so that the process never holds more than the rows it asked for. Rows that lie apart are
+    always read from the files, as mapping each would keep all that surrounds it.
     """
 
     def __init__(self, folder: Path, keeps_nothing: bool = False) -> None:
@@ -40,13 +42,9 @@ class MappedArrays:
         try:
             if path.stat().st_size < size:
                 raise MapError(f"{path} is too short: copy the map whole or build it again")
-            if not size:
-                self._mapped[name] = np.empty(shape, dtype)
-            elif self._keeps_nothing:
-                self._files[name] = os.open(path, os.O_RDONLY)
-            else:
-                with path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            self._files[name] = file = os.open(path, os.O_RDONLY)
+            if size and not self._keeps_nothing:
+                mapped = mmap.mmap(file, size, access=mmap.ACCESS_READ)
                 self._mapped[name] = np.frombuffer(mapped, dtype).reshape(shape)
         except OSError as error:
             raise MapError(f"cannot open {path} ({error.strerror}): build the map again") from error
@@ -57,22 +55,20 @@ class MappedArrays:
 
     def read(self, name: str, rows: Rows) -> NDArray[Any]:
         """A copy of some rows. Raises MapError when the file was cut since it was opened."""
+        if not isinstance(rows, slice):
+            return self._rows_of_file(name, rows.tolist(), 1)
         if name in self._mapped:
-            found = self._mapped[name][rows]
-            return found.copy() if isinstance(rows, slice) else found  # single rows are copied already
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(self.rows(name))
-            return self._rows_of_file(name, start, max(0, stop - start))
-        dtype, shape = self._shapes[name]
-        values = np.empty((len(rows), *shape[1:]), dtype)
-        for number, row in enumerate(rows.tolist()):
-            values[number] = self._rows_of_file(name, row, 1)[0]
-        return values
+            return self._mapped[name][rows].copy()
+        start, stop, _ = rows.indices(self.rows(name))
+        return self._rows_of_file(name, [start], max(0, stop - start))
 
-    def _rows_of_file(self, name: str, start: int, count: int) -> NDArray[Any]:
+    def _rows_of_file(self, name: str, starts: Sequence[int], count: int) -> NDArray[Any]:
+        """`count` rows from each of the `starts` on, one behind the other."""
         dtype, shape = self._shapes[name]
+        values = np.empty((len(starts) * count, *shape[1:]), dtype)
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        data = os.pread(self._files[name], count * row_bytes, start * row_bytes)
-        if len(data) != count * row_bytes:
-            raise MapError(f"{self._folder / name} was cut: copy the map whole or build it again")
-        return np.frombuffer(data, dtype).reshape(count, *shape[1:])
+        size, into = count * row_bytes, memoryview(values.reshape(-1).view(np.uint8))
+        for number, start in enumerate(starts):
+            if os.preadv(self._files[name], [into[number * size : (number + 1) * size]], start * row_bytes) != size:
+                raise MapError(f"{self._folder / name} was cut: copy the map whole or build it again")
+        return values
