@@ -67,7 +67,7 @@ class MappedArrays:
         dtype, shape = self._shapes[name]
         values = np.empty((len(starts) * count, *shape[1:]), dtype)
         row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        size, into = count * row_bytes, memoryview(values.reshape(-1).view(np.uint8))
+        size, into = count * row_bytes, values.reshape(-1).view(np.uint8).data
         for number, start in enumerate(starts):
             if os.preadv(self._files[name], [into[number * size : (number + 1) * size]], start * row_bytes) != size:
                 raise MapError(f"{self._folder / name} was cut: copy the map whole or build it again")
