@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etr_ros.relations import RELATIONS, Points, relations
-from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals, Tokens, is_traced
+from etr_ros.tokens import CorrelationTokens, DescriptorTokens, Locals, Tokens, must_not_look
 
 TOKENS = ("descriptor", "correlation")
 ATTENTIONS = ("full", "linear")
@@ -104,7 +104,7 @@ class Attention(nn.Module):
     def _added(self, source_mask: Tensor, related: Tensor | None) -> Tensor | None:
         """What is added to the logits of attention, or None, which is faster."""
         # a picture without any token attends to its padding: an even mix instead of 0/0
-        unmasked = not is_traced() and bool(source_mask.all())
+        unmasked = not must_not_look(source_mask) and bool(source_mask.all())
         visible = None if unmasked else (source_mask | ~source_mask.any(dim=1, keepdim=True))[:, None, None, :]
         if self.bias is None or related is None:
             return visible

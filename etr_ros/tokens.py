@@ -116,14 +116,15 @@ def correlate(a: Locals, b: Locals, count: int, best: int = 2, with_summary: boo
 
 def nearest_neighbours(a: Locals, b: Locals) -> Nearest:
     """Of each local of `a` the most similar one of `b`; a few pairs at a time, so that the cosines stay in cache."""
-    partners, largest, largest_back = _maxima_at_once(a, b) if is_traced() else _maxima(a, b)
+    partners, largest, largest_back = _maxima_at_once(a, b) if must_not_look(a.xy) else _maxima(a, b)
     mutual = (largest_back.gather(1, partners) == largest) & a.mask
     return Nearest(partners, largest, largest_back, mutual)
 
 
-def is_traced() -> bool:
-    """Whether this call is recorded for an export: then all that depends on the numbers must be in the tensors."""
-    return torch.compiler.is_compiling()
+def must_not_look(x: Tensor) -> bool:
+    """Whether nothing may depend on the numbers in `x` but other tensors: a GPU would have to be waited for, and a call
+    that is recorded for an export holds for all numbers."""
+    return x.is_cuda or torch.compiler.is_compiling()
 
 
 def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +161,7 @@ def _kept(
     kept = count if quality.shape[1] >= count else quality.shape[1]  # not min(): an export then knows the number
     rows = quality.topk(kept, dim=1).indices  # (B, T)
     cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
-    if is_traced() or not other.mask.all():
+    if must_not_look(other.mask) or not other.mask.all():
         cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
     partners = column = argmax(cosines)
     values = [cosines.gather(2, column[..., None])]
@@ -192,7 +193,7 @@ def _global_cosine(a: Locals, b: Locals) -> Tensor:
 
 def argmax(x: Tensor) -> Tensor:
     """Columns of the largest values; on a CPU NumPy finds them ten times faster than torch."""
-    return x.argmax(dim=-1) if x.is_cuda or is_traced() else torch.from_numpy(x.numpy().argmax(axis=-1))
+    return x.argmax(dim=-1) if must_not_look(x) else torch.from_numpy(x.numpy().argmax(axis=-1))
 
 
 def take(x: Tensor, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etr_ros import etr, tokens
 from etr_ros.etr import ETR, EtrConfig
 from etr_ros.tokens import Locals
 
@@ -49,6 +50,15 @@ def test_one_logit_for_each_pair(config: EtrConfig) -> None:
     score = model_of(config)(*pair(config, batch=5))
     assert score.shape == (5,)
     assert torch.isfinite(score).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_on_a_gpu_the_processor_waits_for_no_number(config: EtrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (etr, tokens):
+        monkeypatch.setattr(module, "must_not_look", lambda _: True)
+    nowhere = torch.device("meta")  # tensors without numbers: whoever asks for one fails
+    a, b = (x.to(nowhere) for x in pair(config, batch=5))
+    assert model_of(config).to(nowhere)(a, b).shape == (5,)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
