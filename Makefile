@@ -41,11 +41,12 @@ benchmark: setup ## time every stage beside the machine's best and other re-rank
 	@test -n "$(DATA)" || { echo "benchmark: name the folder that holds sf_streets with DATA=" >&2; exit 1; }
 	.venv/bin/python benchmarks/speed.py --data '$(DATA)'
 
-benchmark-accuracy: setup ## compare re-rankers on unseen places, into docs/ (DATA=folder of pictures; two hours)
+benchmark-accuracy: setup ## compare re-rankers on unseen places, into docs/ (DATA=folder of pictures; three hours)
 	@test -n "$(DATA)" || { echo "benchmark-accuracy: name the folder that holds ie_tower and sf_streets with DATA=" >&2; exit 1; }
 	mkdir -p benchmark_work
 	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --extractors xfeat --output docs/accuracy.md
-	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --extractors superpoint --only tower SF --output docs/accuracy-superpoint.md
+	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --extractors superpoint --only tower E2M1 E4M6 SF --output docs/accuracy-superpoint.md
+	.venv/bin/python benchmarks/accuracy.py --data '$(DATA)' --work benchmark_work --extractors delg-lite --only tower E2M1 E4M6 SF --output docs/accuracy-delg.md
 
 lint: setup ## ruff and mypy
 	.venv/bin/ruff check .

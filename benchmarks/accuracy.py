@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import datetime as dt
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -34,9 +35,9 @@ from etr_ros.types import Features
 PEERS: dict[str, Score | None] = {"none": None, "mutual": peers.mutual, "magsac": peers.magsac}
 WITH_OWN_FEATURES = {"sift-ransac": peers.SiftRansac, "lightglue": peers.LightGlue}
 VERIFIER = "magsac"  # what others are compared with
-OURS = ("etr-s", "etr-s-small")
+OURS = "etr-s", "etr-s-small", "etr-d"
 # Behind the name of an ETR; a node does both
-SHORTLISTED = "+shortlist"  # only the most promising candidates are re-ranked
+SHORTLISTED = "+shortlist"  # only the most promising candidates are re-ranked; a number behind it says how many
 CONFIRMED = "+geometry"  # the best are confirmed by geometry
 AS_A_NODE = SHORTLISTED + CONFIRMED
 EXPLAINED = {
@@ -61,8 +62,9 @@ def main() -> int:
         nargs="+",
         default=["none", "mutual", "magsac", *(name + how for name in OURS for how in ("", CONFIRMED, AS_A_NODE))],
         metavar="NAME",
-        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; the last two also "
-        f"with {SHORTLISTED}, {CONFIRMED} or both behind. An ETR without weights for an extractor is left out there",
+        help=f"{', '.join((*PEERS, *WITH_OWN_FEATURES))}, a registered ETR or a weight file; the last two also with "
+        f"{SHORTLISTED} (or {SHORTLISTED}12), {CONFIRMED} or both behind. An ETR without weights for an extractor is "
+        "left out there",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures that are made, and maps")
     parser.add_argument("--output", type=Path, required=True, help="page to write (Markdown)")
@@ -114,13 +116,20 @@ def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> 
     return lambda query, candidates: scores(loaded, name, query, candidates)
 
 
+def shortlist_of(name: str) -> int | None:
+    """How many candidates the way that a name ends with re-ranks, None for all."""
+    found = re.search(re.escape(SHORTLISTED) + r"(\d*)", name)
+    return int(found[1] or RerankConfig.shortlist) if found else None
+
+
 def scores(scorer: rerank.EtrScorer, name: str, query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:
     """Scores (K,) in the way that the name ends with; those not on the shortlist follow, most promising first."""
-    if SHORTLISTED not in name or len(candidates) <= RerankConfig.shortlist:
+    count = shortlist_of(name)
+    if count is None or len(candidates) <= count:
         values = scorer(query, candidates).values
     else:
         order = np.argsort(-shortlist.promise(query, candidates), kind="stable")
-        chosen, behind = order[: RerankConfig.shortlist], order[RerankConfig.shortlist :]
+        chosen, behind = order[:count], order[count:]
         values = np.empty(len(candidates), np.float32)
         values[chosen] = scorer(query, [candidates[i] for i in chosen]).values
         values[behind] = values[chosen].min() - 1 - np.arange(len(behind))
@@ -138,7 +147,7 @@ def short(name: str) -> str:
 
 def plain(name: str) -> str:
     """The name of an ETR without what stands behind it."""
-    return name.removesuffix(CONFIRMED).removesuffix(SHORTLISTED)
+    return re.sub(re.escape(SHORTLISTED) + r"\d*$", "", name.removesuffix(CONFIRMED))
 
 
 def summary(set_name: str, name: str, judged: Judged, verifier: Judged | None) -> dict[str, object]:
@@ -213,7 +222,7 @@ def _described(name: str, extractor: str) -> str:
     if name in EXPLAINED:
         return f"| {name} | {EXPLAINED[name]} | - | - |"
     if name != plain(name):
-        told = [f"of the {RerankConfig.shortlist} most promising"] * (SHORTLISTED in name)
+        told = [f"of the {shortlist_of(name)} most promising"] * (SHORTLISTED in name)
         told += [f"the best {RerankConfig.confirmed} confirmed by geometry"] * name.endswith(CONFIRMED)
         return f"| {short(name)} | {short(plain(name))}, {', '.join(told)} | - | - |"
     config = rerank.load(name, extractor, torch.device("cpu")).model.config  # type: ignore[union-attr]

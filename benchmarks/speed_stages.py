@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks import peers
-from benchmarks.accuracy import AS_A_NODE, SHORTLISTED, scores
+from benchmarks.accuracy import AS_A_NODE, SHORTLISTED, plain, scores
 from etr_ros import images, rerank, weights
 from etr_ros.build import build_map
 from etr_ros.config import Config
@@ -151,7 +151,7 @@ def the_map(folder: Path, count: int, path: Path, config: Config) -> PlaceMap:
 
 def scorers(extractor: Extractor) -> dict[str, Callable[[Features, Sequence[Features]], object]]:
     """Mutual nearest neighbours with MAGSAC; every ETR that ships for these features: of all candidates,
-    of the most promising ones, and as a node uses it."""
+    of the 20 or 12 most promising ones, and as a node uses it."""
     end = f"-{extractor.spec.extractor}"
     known = [entry.name for entry in weights.REGISTRY]
     names = [name.removesuffix(end) for name in known if name.startswith("etr-") and name.endswith(end)]
@@ -160,7 +160,7 @@ def scorers(extractor: Extractor) -> dict[str, Callable[[Features, Sequence[Feat
         loaded = rerank.load(name, extractor.spec.extractor, torch.device("cpu"))
         if isinstance(loaded, rerank.EtrScorer):
             found[name] = loaded
-            found |= {name + way: partial(scores, loaded, way) for way in (SHORTLISTED, AS_A_NODE)}
+            found |= {name + way: partial(scores, loaded, way) for way in (SHORTLISTED, f"{SHORTLISTED}12", AS_A_NODE)}
     return found
 
 
@@ -228,7 +228,9 @@ def accuracy(
     if not asked:
         return {}
     hits: dict[str, int] = defaultdict(int)
-    every = {name: score for name, score in scorers(extractor).items() if not name.endswith(SHORTLISTED)}
+    every = {
+        name: score for name, score in scorers(extractor).items() if name in (plain(name), plain(name) + AS_A_NODE)
+    }
     for name, query in tqdm(asked, "accuracy", unit="query"):
         places, _ = place_map.search(query, TOP_K)
         candidates = [place_map.view(place.place_id).features for place in places]
