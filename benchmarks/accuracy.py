@@ -119,7 +119,7 @@ def scorer(name: str, extractor: str, test_set: TestSet, prepared: Prepared) -> 
 def shortlist_of(name: str) -> int | None:
     """How many candidates the way that a name ends with re-ranks, None for all."""
     found = re.search(re.escape(SHORTLISTED) + r"(\d*)", name)
-    return int(found[1] or RerankConfig.shortlist) if found else None
+    return int(found[1] or RerankConfig.shortlist) or None if found else None
 
 
 def scores(scorer: rerank.EtrScorer, name: str, query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.deformable import stand_in_for_torchvision
 from benchmarks.reranking import Prepared, Score
 from etr_ros import verify
+from etr_ros.rerank import geometric_scorer
 from etr_ros.types import Features
 
 SIFT_RATIO = 0.8
@@ -30,8 +31,8 @@ def mutual(query: Features, candidates: Sequence[Features]) -> NDArray[np.float3
 
 
 def magsac(query: Features, candidates: Sequence[Features]) -> NDArray[np.float32]:
-    """Mutual nearest neighbours that agree with one fundamental matrix (MAGSAC++)."""
-    return np.array([len(verify.inliers(query, candidate)) for candidate in candidates], np.float32)
+    """Mutual nearest neighbours that agree with one fundamental matrix (MAGSAC++), on the cores that torch may use."""
+    return geometric_scorer(query, candidates).values
 
 
 def of_pictures(prepared: Prepared, database: Path, query: Path, kind: type[SiftRansac] | type[LightGlue]) -> Score:

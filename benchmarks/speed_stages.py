@@ -236,7 +236,7 @@ def accuracy(
         candidates = [place_map.view(place.place_id).features for place in places]
         hits["none"] += places[0].name in right[name]
         for reranker, score in every.items():
-            scores = score(query, candidates)
-            values = getattr(scores, "values", scores)
+            found = score(query, candidates)
+            values = getattr(found, "values", found)
             hits[reranker] += places[int(np.argmax(values))].name in right[name]
     return {name: count / len(asked) for name, count in hits.items()}

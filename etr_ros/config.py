@@ -148,7 +148,9 @@ class GeometryConfig:
 class LoopConfig:
     """When a place match becomes a loop closure: what odometry and neighbouring queries must say."""
 
-    enabled: bool = option(False, "Build a map of this session while driving and look for loops in it (needs odometry)")
+    enabled: bool = option(
+        False, "Build a map of this session while driving and look for loops in it; needs odometry to be sure"
+    )
     exclusion_s: float = option(
         20.0, "Places of this session younger than this (seconds) are no candidates", low=0.0, high=1e6, live=True
     )

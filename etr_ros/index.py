@@ -40,6 +40,15 @@ _SEED = 1234
 _BLOCK = 16384
 
 
+def require_search_parameters(module: Any) -> None:
+    """Raises ImportError for a FAISS that cannot search a part of an index; Ubuntu 22.04 has such a one."""
+    if not hasattr(module, "SearchParameters"):
+        raise ImportError(f"FAISS 1.7.3 or newer is needed, not {module.__version__}: pip install faiss-cpu")
+
+
+require_search_parameters(faiss)
+
+
 def choose(kind: str, places: int) -> str:
     """The index for a map of this size: `kind`, unless that is "auto"."""
     if kind != "auto":

@@ -120,7 +120,8 @@ def _registered(name: str, extractor: str) -> Path:
 
 def geometric_scorer(query: Features, candidates: Sequence[Features]) -> Scores:
     """Classic re-ranking: the number of geometrically verified matches."""
-    counts = np.array([len(verify.inliers(query, candidate)) for candidate in candidates], np.int64)
+    found = in_parts(lambda each: [len(verify.inliers(query, candidate)) for candidate in each], candidates, 1)
+    counts = np.array(found, np.int64)
     values = counts.astype(np.float32)
     return Scores(values, INLIER_CALIBRATION.probabilities(values), counts)
 

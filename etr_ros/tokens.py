@@ -148,10 +148,19 @@ def _maxima(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _maxima_at_once(a: Locals, b: Locals) -> tuple[Tensor, Tensor, Tensor]:
-    cosines = a.descriptors.float() @ b.descriptors.float().transpose(1, 2)  # (B, La, Lb)
+    cosines = _cosines(a.descriptors, b.descriptors)  # (B, La, Lb)
     cosines = cosines.masked_fill(~(a.mask[:, :, None] & b.mask[:, None]), -1.0)
     best_a, partner_a = cosines.max(dim=2)
     return partner_a, best_a, cosines.amax(dim=1)
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """(B, L, D) and (B, M, D), L2-normalised -> (B, L, M) in single precision, also where a GPU computes all else in
+    half: matches must be those that a processor finds."""
+    x, y = a.float(), b.float().transpose(1, 2)
+    if torch.compiler.is_compiling():
+        return x @ y
+    return torch.bmm(x, y, out=x.new_empty(len(x), x.shape[1], y.shape[2]))  # what is given, autocast leaves alone
 
 
 def _kept(
@@ -160,7 +169,7 @@ def _kept(
     quality = (largest + 2.0 * mutual).masked_fill(~x.mask, -2.0)
     kept = count if quality.shape[1] >= count else quality.shape[1]  # not min(): an export then knows the number
     rows = quality.topk(kept, dim=1).indices  # (B, T)
-    cosines = take(x.descriptors, rows).float() @ other.descriptors.float().transpose(1, 2)  # (B, T, L_other)
+    cosines = _cosines(take(x.descriptors, rows), other.descriptors)  # (B, T, L_other)
     if must_not_look(other.mask) or not other.mask.all():
         cosines = cosines.masked_fill(~other.mask[:, None, :], -1.0)
     partners = column = argmax(cosines)

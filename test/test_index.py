@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
 import faiss
@@ -17,6 +18,12 @@ from etr_ros.mapped import MappedArrays
 
 DIM = 64
 COUNT = 10_300
+
+
+def test_a_faiss_that_is_too_old_is_named_with_what_to_do() -> None:
+    old = types.SimpleNamespace(__version__="1.7.2")
+    with pytest.raises(ImportError, match=r"not 1\.7\.2: pip install faiss-cpu"):
+        retrieval.require_search_parameters(old)
 
 
 def places_of_drives(count: int, seed: int = 0) -> np.ndarray:

@@ -52,8 +52,7 @@ def test_descriptor_tells_all_about_an_option(option: Option) -> None:
 def test_parameters_that_build_maps_are_left_out_and_no_other() -> None:
     names = {option.name for option in parameters.node_options()}
     left_out = {option.name for option in options(RobotConfig())} - names
-    of_storage = {"retrieval.index", "memory.locals", "memory.descriptors"}
-    assert left_out == {*of_storage, "keyframe.distance_m", "keyframe.angle_deg", "keyframe.period_s"}
+    assert left_out == {"retrieval.index", "memory.locals", "memory.descriptors"}
 
 
 def test_updated_changes_known_names_and_passes_over_others() -> None:

@@ -8,14 +8,15 @@ import sys
 
 import pytest
 
-PRINT_POLICY = "import etr_ros, os; print(os.environ['OMP_WAIT_POLICY'])"
+VARIABLES = {"OMP_WAIT_POLICY": ("PASSIVE", "ACTIVE"), "OPENBLAS_NUM_THREADS": ("1", "2")}
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(given: str | None, used: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
-    done = subprocess.run(
-        [sys.executable, "-c", PRINT_POLICY], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == used
+@pytest.mark.parametrize("variable", list(VARIABLES))
+def test_waiting_threads_leave_the_cores_unless_the_user_says_otherwise(variable: str) -> None:
+    ours, others = VARIABLES[variable]
+    for given, used in ((None, ours), (others, others)):
+        environment = {name: value for name, value in os.environ.items() if name != variable}
+        environment |= {} if given is None else {variable: given}
+        show = [sys.executable, "-c", f"import etr_ros, os; print(os.environ['{variable}'])"]
+        done = subprocess.run(show, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == used

@@ -74,6 +74,21 @@ def test_what_a_gpu_computes_and_an_export_records_is_the_same(monkeypatch: pyte
         torch.testing.assert_close(ours.summary, recorded.summary, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_matches_are_found_in_single_precision_whatever_the_rest_is_in(
+    monkeypatch: pytest.MonkeyPatch, as_on_a_gpu: bool
+) -> None:
+    a, b = pictures(3, 40, 0), pictures(3, 50, 1)
+    plain = correlate(a, b, 16)
+    if as_on_a_gpu:
+        monkeypatch.setattr(tokens, "must_not_look", lambda _: True)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = correlate(a, b, 16)
+    for ours, beside_half in zip(plain, half, strict=True):
+        assert torch.equal(ours.partners, beside_half.partners) and torch.equal(ours.mutual, beside_half.mutual)
+        torch.testing.assert_close(ours.cosines, beside_half.cosines, atol=1e-6, rtol=0)
+
+
 def moved(points: torch.Tensor, zoom: float, angle: float, shift: tuple[float, float]) -> torch.Tensor:
     turn = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32)
     return zoom * points @ turn.T + torch.tensor(shift)

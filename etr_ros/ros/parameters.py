@@ -14,7 +14,7 @@ from etr_ros.config import RobotConfig
 from etr_ros.errors import ConfigError
 from etr_ros.options import Option, options
 
-_MAP_BUILDING = ("keyframe.", "retrieval.index", "memory.locals", "memory.descriptors")
+_MAP_BUILDING = ("retrieval.index", "memory.locals", "memory.descriptors")
 _PASSED_OVER = (*_MAP_BUILDING, "qos_overrides.")
 
 
