@@ -162,8 +162,8 @@ class LoopConfig:
         live=True,
     )
     min_probability: float = option(
-        0.5,
-        "Match probability of a loop before odometry and neighbouring queries are asked; a calibrated one need be 0.1",
+        0.1,
+        "Match probability of a loop before odometry and neighbouring queries are asked",
         low=0.0,
         high=1.0,
         live=True,

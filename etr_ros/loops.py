@@ -15,7 +15,6 @@ from etr_ros.calibration import LOOPS
 from etr_ros.config import Config
 from etr_ros.consistency import Hypothesis
 from etr_ros.database import MapInfo, PlaceMap
-from etr_ros.decision import MEMBER
 from etr_ros.evidence import Past
 from etr_ros.geometry import NOT_CALIBRATED
 from etr_ros.loop_filter import LoopFilter
@@ -187,8 +186,6 @@ class LoopDetector:
         few matches are enough there when the depths of both views agree.
         """
         probability, least = candidate.probability, self._config.loop.min_probability
-        if self.networks.calibration is not None:  # a rival costs probability, but odometry may rule it out
-            least = min(least, MEMBER)
         if probability is not None and probability < least and not is_expected:
             return f"match probability {probability:.2f} is below {least:.2f}"
         if candidate.geometry is None and candidate.reason in (TOO_LATE, LEFT_OUT):

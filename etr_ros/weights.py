@@ -69,7 +69,7 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-xfeat.safetensors",
         what="ETR-S re-ranker for XFeat local features",
         licence="Apache-2.0",
-        sha256="d88e951db88c986e9d6b77f2ca44d7954b886c36f1ed376bca9e5bff7fce1265",
+        sha256="bba525621fa885961579d27e0d06da6c540880aaa854dcc68ac9686c7acc9632",
         size=389_880,
     ),
     WeightFile(
@@ -77,7 +77,7 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-small-xfeat.safetensors",
         what="small ETR-S re-ranker for XFeat local features, a third of the work",
         licence="Apache-2.0",
-        sha256="68dff867594f77c20f542e58d6299d7e752a1d4dec80769909ed1f4a2da6dc20",
+        sha256="7b3bcf069bc72957c137ac72ab18c2be528b77154f3ad4f3623f74ade92114b2",
         size=113_248,
     ),
     WeightFile(
@@ -85,7 +85,7 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-superpoint.safetensors",
         what="ETR-S re-ranker for SuperPoint local features",
         licence="Apache-2.0",
-        sha256="842ce6551a0d90a69ef5eae64a5c20d852fbf347bcbe46e5f3d4ea52d082579c",
+        sha256="658361d9a2f0df4cd701e2451644e1d574cead4f4d9cff2b6f5628a6f2f3d3a5",
         size=389_888,
     ),
     WeightFile(
@@ -93,7 +93,7 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-s-small-superpoint.safetensors",
         what="small ETR-S re-ranker for SuperPoint local features, two fifths of the work",
         licence="Apache-2.0",
-        sha256="3440045e2e9e943c7797f892f1d6b09c1683be7f251717c51d6344faf1fe325a",
+        sha256="75fa21ecf42e7b0ba98424afaf63ef51a850ac78de55fd8c8e3225d486c142b7",
         size=113_256,
     ),
     WeightFile(
@@ -101,7 +101,7 @@ REGISTRY: tuple[WeightFile, ...] = (
         file="etr-d-delg-lite.safetensors",
         what="ETR-D re-ranker for delg-lite features",
         licence="Apache-2.0",
-        sha256="3199e00668859bcf8eefd394542547370e7b1252a8bb4705dd9ba957bc27e141",
+        sha256="f37490eb178291bc8a38960a11234d9795e37d75b0b9b8c3caf391eab3c1ced2",
         size=488_744,
     ),
     WeightFile(

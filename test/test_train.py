@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import SPEC, make_features, make_frame, unit
-from etr_ros import rerank
+from etr_ros import metrics, rerank
 from etr_ros.database import PlaceMap
 from etr_ros.errors import ConfigError, DataError, WeightsError
 from etr_ros.etr import ETR, EtrConfig
@@ -22,7 +22,7 @@ from etr_ros.rerank import Calibration
 from etr_ros.train import loop
 from etr_ros.train.augment import augment
 from etr_ros.train.batches import sample
-from etr_ros.train.calibrating import calibrated, fit_calibration
+from etr_ros.train.calibrating import Judgement, calibrated, fit_calibration, in_and_outside_of_the_map
 from etr_ros.train.codebook import whitening
 from etr_ros.train.lookalikes import HARD_POOL
 from etr_ros.train.pairs import NEIGHBOURS, PairSet, Source, collect, read_overlaps
@@ -314,6 +314,33 @@ def test_calibration_finds_out_what_geometry_is_worth(pairs: PairSet, tmp_path: 
     model, _ = loop.train(MODEL, pairs, pairs, CONFIG, tmp_path / "checkpoint.pt", quiet)
     trained = calibrated(judgements(model, pairs, validation_cases(pairs, CONFIG)))
     assert np.isfinite([trained.slope, trained.offset, trained.per_inlier]).all() and trained.slope > 0
+
+
+def test_a_query_is_judged_in_a_map_with_its_place_and_in_one_without() -> None:
+    query, other = make_features(0), make_features(1)
+    candidates = [lambda: other, lambda: seen_again(query, 0), lambda: other, lambda: other]
+    scores, right = np.array([1, 5, 2, 3], np.float32), np.array([False, True, False, False])
+    inside, outside = in_and_outside_of_the_map(query, candidates, scores, right, count=2)
+    assert inside.scores.tolist() == [1, 5] and inside.right.tolist() == [False, True]
+    assert outside.scores.tolist() == [1, 2] and not outside.right.any()
+    assert inside.inliers[1] > 2 * outside.inliers.max()
+    only_right = in_and_outside_of_the_map(query, candidates[1:2], scores[1:2], right[1:2], count=2)
+    assert len(list(only_right)) == 1
+
+
+def test_the_probability_of_the_best_is_right_where_half_of_the_queries_have_no_place() -> None:
+    rng = np.random.default_rng(0)
+
+    def asked(has_place: bool) -> Judgement:
+        right = np.arange(20) < has_place
+        return Judgement(np.float32(rng.normal(size=20) + 3 * right), np.zeros(20, np.int64), right)
+
+    found = calibrated([asked(has_place) for _ in range(500) for has_place in (True, False)])
+    unseen = [asked(has_place) for _ in range(500) for has_place in (True, False)]
+    told = found.probabilities(np.array([each.scores.max() for each in unseen]))
+    true = np.array([each.right[each.scores.argmax()] for each in unseen])
+    error = metrics.reliability(told.astype(float), true).calibration_error
+    assert error is not None and error < 0.08
 
 
 def test_calibration_of_separable_scores_is_finite() -> None:

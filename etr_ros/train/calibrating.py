@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,11 +50,30 @@ def inliers_of_best(
     return inliers
 
 
+def in_and_outside_of_the_map(
+    query: Features,
+    candidates: Sequence[Callable[[], Features]],
+    scores: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    count: int,
+) -> Iterator[Judgement]:
+    """The query as a map with its place answers it, and as one without: the first `count` of all candidates (K,), which
+    are in the order of retrieval, and the first `count` of those that are not `right`."""
+    for rows in (np.arange(len(scores))[:count], np.flatnonzero(~right)[:count]):
+        if len(rows):
+            inliers = inliers_of_best(query, [candidates[row] for row in rows.tolist()], scores[rows])
+            yield Judgement(scores[rows], inliers, right[rows])
+
+
 def calibrated(judged: Sequence[Judgement]) -> Calibration:
-    """What scores are worth, and what geometry adds to those of the best."""
+    """What scores are worth, and what geometry adds to those of the best, by which the probability is fitted.
+
+    A robot also sees places that its map does not have. A probability is right for both when `judged` holds as many of
+    the one kind as of the other, see `in_and_outside_of_the_map`.
+    """
     per_inlier = worth_of_inliers(judged)
-    raised = np.concatenate([each.scores + per_inlier * each.inliers for each in judged])
-    right = np.concatenate([each.right for each in judged])
+    raised = np.concatenate([(each.scores + per_inlier * each.inliers)[each.best] for each in judged])
+    right = np.concatenate([each.right[each.best] for each in judged])
     return replace(fit_calibration(raised.astype(np.float32), right.astype(np.float32)), per_inlier=per_inlier)
 
 

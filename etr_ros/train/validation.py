@@ -16,7 +16,7 @@ from etr_ros.etr import ETR
 from etr_ros.rerank import Calibration
 from etr_ros.tokens import Locals
 from etr_ros.train.batches import in_single_precision
-from etr_ros.train.calibrating import Judgement, fit_calibration, inliers_of_best
+from etr_ros.train.calibrating import Judgement, fit_calibration, in_and_outside_of_the_map
 from etr_ros.train.pairs import PairSet
 from etr_ros.train.settings import TrainConfig
 from etr_ros.train.teacher import HALF_SIDE_PX
@@ -103,14 +103,13 @@ def logits_of(model: ETR, pairs: PairSet, case: Case) -> NDArray[np.float32]:
 
 
 def judgements(model: ETR, pairs: PairSet, cases: list[Case]) -> list[Judgement]:
-    """What the model, and geometry for the best of each case, make of the candidates."""
+    """What the model, and geometry for the best of each case, make of the candidates: with right ones and without."""
     model.eval()
-    found = []
+    found, seen = list[Judgement](), partial(_features, pairs.locals)
     for case in cases:
+        candidates = [partial(seen, row) for row in case.candidates.tolist()]
         logits = logits_of(model, pairs, case)
-        seen = partial(_features, pairs.locals)
-        inliers = inliers_of_best(seen(case.query), [partial(seen, row) for row in case.candidates.tolist()], logits)
-        found.append(Judgement(logits, inliers, case.right))
+        found += in_and_outside_of_the_map(seen(case.query), candidates, logits, case.right, len(candidates))
     return found
 
 
