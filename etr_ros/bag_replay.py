@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etr_ros import __version__, ground_truth, measure, rerank, result_files
-from etr_ros.backends.files import loop_edges, write_g2o, write_tum
+from etr_ros.backends.files import loop_edges, odometry_edges, write_g2o, write_tum
 from etr_ros.bag_poses import BagPoses
 from etr_ros.bag_storage import Bag
 from etr_ros.bags import BagImages
@@ -146,7 +146,9 @@ class _Job:
         if answered and all(place.pose is not None for place in answered):
             write_tum(output / "odometry.tum", answered)
             if self._config.loop.enabled:
-                write_g2o(output / "loops.g2o", answered, loop_edges(answered, result.loops))
+                segments = [self._source.segment_at(place.stamp_ns) for place in answered]
+                edges = odometry_edges(answered, segments, self._config.loop)
+                write_g2o(output / "loops.g2o", answered, [*edges, *loop_edges(answered, result.loops)])
         if self._write_bag is not None:
             self._write_bag(output / result_files.OUTPUT_BAG, result, self._source.camera_frame)
         return result_files.write(output, dataclasses.replace(result, notes=tuple(notes)))

@@ -14,6 +14,7 @@ from etr_ros.backends import cslam, files, initialpose, pose_graph, rtabmap
 from etr_ros.backends.nodes import GraphNodes
 from etr_ros.backends.relative import RelativePose, UnsuitableLoopError, metric_pose
 from etr_ros.backends.waiting import NodeLoop, WaitingLoops
+from etr_ros.config import LoopConfig
 from etr_ros.errors import DataError
 from etr_ros.types import LoopClosure, Place, Pose
 from loop_maker import COVARIANCE, HALF, MATCH_T_QUERY, T0, S, make_loop, place, with_geometry
@@ -137,6 +138,19 @@ def graph() -> tuple[list[Place], list[files.Edge]]:
     step = RelativePose(Pose((2.0, 0.0, 0.0)), np.eye(6) * 0.01)
     loops = [make_loop(), make_loop(accepted=False), make_loop(match=place(99, T0)), with_geometry(is_metric=False)]
     return keyframes, [files.Edge(0, 1, step), files.Edge(1, 2, step), *files.loop_edges(keyframes, loops)]
+
+
+def test_odometry_joins_neighbours_of_one_piece_as_sure_as_the_way_is_short() -> None:
+    keyframes = [place(number, T0 + number * 30 * S) for number in range(4)]
+    edges = list(files.odometry_edges(keyframes, [0, 0, 1, 1], LoopConfig()))
+    assert [(edge.from_row, edge.to_row) for edge in edges] == [(0, 1), (2, 3)]
+    for edge in edges:
+        a, b = keyframes[edge.from_row].pose, keyframes[edge.to_row].pose
+        assert a is not None and b is not None
+        assert np.allclose(transforms.to_matrix(transforms.compose(a, edge.relative.a_t_b)), transforms.to_matrix(b))
+    nearer = dataclasses.replace(keyframes[1], pose=Pose((0.1, 0.0, 0.0)))
+    near = next(files.odometry_edges([keyframes[0], nearer], [0, 0], LoopConfig()))
+    assert (np.diag(near.relative.covariance) < np.diag(edges[0].relative.covariance)).all()
 
 
 def test_g2o_lines(tmp_path: Path) -> None:

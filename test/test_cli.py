@@ -176,6 +176,8 @@ def test_map_of_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ]
     assert main(["build-map", *arguments, "--set", "keyframe.distance_m=0.25"]) == 0
     assert "4 places of 11 pictures, with poses in frame odom" in capsys.readouterr().out
+    assert main(["build-map", *arguments, "--map-frame", "map"]) == 0
+    assert "with poses in frame map" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from etr_ros.backends.relative import RelativePose, UnsuitableLoopError, metric_pose
+from etr_ros.chains import drift
+from etr_ros.config import LoopConfig
 from etr_ros.errors import DataError
+from etr_ros.transforms import between
 from etr_ros.types import LoopClosure, Place, Pose
 
 
@@ -33,6 +38,16 @@ def loop_edges(keyframes: Sequence[Place], loops: Iterable[LoopClosure]) -> Iter
         if loop.accepted and match is not None and query is not None:
             with suppress(UnsuitableLoopError):
                 yield Edge(match, query, metric_pose(loop))
+
+
+def odometry_edges(keyframes: Sequence[Place], segments: Sequence[int], config: LoopConfig) -> Iterator[Edge]:
+    """From each keyframe to the next of the same unbroken piece of odometry (`segments`, one a keyframe), with what the
+    odometry gains on the way by `drift_m_per_m` and `drift_deg_per_m`. Raises DataError when one has no pose."""
+    for row, (a, b) in enumerate(pairwise(keyframes)):
+        if segments[row] == segments[row + 1]:
+            moved = between(_pose(a), _pose(b))
+            way_m = math.dist(moved.position_m, (0.0, 0.0, 0.0))
+            yield Edge(row, row + 1, RelativePose(moved, drift(way_m, moved, config)))
 
 
 def write_g2o(path: Path, keyframes: Sequence[Place], edges: Iterable[Edge]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from etr_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from etr_ros.datasets import FrameSource
+    from etr_ros.types import Frame
 
 
 MAX_WORKERS = 256
@@ -40,6 +43,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_bag_options(parser, "--bag")
     parser.add_argument("--session", default="", metavar="NAME", help="name of the drive (default: that of the source)")
+    parser.add_argument(
+        "--map-frame",
+        default="",
+        metavar="NAME",
+        help="what the map calls the frame of its poses; a map by odometry needs a frame of its own, as the odometry "
+        "of the next run starts elsewhere (default: as the poses say)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="MAP", help="folder of the map")
     parser.add_argument(
         "--add",
@@ -78,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from etr_ros.keyframes import select
 
     start = time.monotonic()
-    frames = select(track(source, "map"), config.keyframe)
+    frames = select(_in_frame(track(source, "map"), args.map_frame), config.keyframe)
     info = build_map(
         frames, args.output, config, skipped=source.reject, workers=args.workers, dask=args.dask, add=args.add
     )
@@ -91,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
         f"built in {time.monotonic() - start:.1f} s"
     )
     return 0
+
+
+def _in_frame(frames: Iterable[Frame], name: str) -> Iterator[Frame]:
+    """The frames with the frame of their poses called `name`, where one is given."""
+    for frame in frames:
+        pose = dataclasses.replace(frame.pose, frame_id=name) if name and frame.pose else frame.pose
+        yield dataclasses.replace(frame, pose=pose)
 
 
 def _source(args: argparse.Namespace) -> FrameSource:

@@ -272,6 +272,9 @@ class PlaceRecognitionNode(LifecycleNode):
         except EtrError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._config = config
+        sensors = self.sensors  # a deactivation takes it away from another thread
+        if sensors is not None:
+            sensors.config = config.sensor
         return SetParametersResult(successful=True)
 
     def _publish_diagnostics(self) -> None:

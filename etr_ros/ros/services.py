@@ -100,6 +100,9 @@ class Services:
         try:
             if not 0 < timeout_s <= LOCALIZE_LONGEST_S:
                 raise EtrError(f"timeout_s must be between 0 and {LOCALIZE_LONGEST_S:g} seconds, not {timeout_s:g}")
+            backends = self._node.backends  # a deactivation takes it away from another thread
+            if backends is not None:
+                backends.ask()
             while not response.localized:
                 match = self._next_match(started_s + timeout_s - time.perf_counter(), response.images)
                 if match is None:  # it was on its way before the request, and no keyframe

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from fake_recognizer import AMBIGUOUS, BUG, NO_KEYPOINTS, UNKNOWN, pixels
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from nav_msgs.msg import Odometry
 from robot import NodeProcess, Robot
 from sensor_msgs.msg import Image
@@ -28,6 +29,7 @@ def process(map_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "node.autostart": True,
         "node.image_topic": "/camera",
         "sensor.odom_topic": "/odom",
+        "backend.names": "initialpose",
     }
     with NodeProcess(tmp_path_factory.mktemp("node") / "log", **parameters) as process:
         yield process
@@ -42,6 +44,18 @@ def active(robot: Robot, process: NodeProcess, map_path: Path) -> Iterator[Robot
     assert process.is_alive
     assert robot.set(retrieval__top_k=20, node__min_period_s=0.0, node__min_motion_m=0.0).successful
     assert robot.load_map(map_path).success
+
+
+def drive_to(active: Robot, x_m: float) -> int:
+    """Let odometry say where the robot is; the stamp of that."""
+    message = Odometry(child_frame_id="base_link")
+    stamp_ns = active.new_stamp()
+    message.header.frame_id, message.header.stamp = "odom", to_stamp(stamp_ns)
+    message.pose.pose.position.x = x_m
+    message.pose.pose.orientation.w = 1.0
+    active.odometry.publish(message)
+    active.spin(0.2)
+    return stamp_ns
 
 
 def test_match_says_what_the_core_said(active: Robot) -> None:
@@ -72,6 +86,35 @@ def test_pose_of_the_best_place_with_covariance(active: Robot) -> None:
     assert pose.pose.pose.position.x == 3.0
     diagonal = np.diag(np.reshape(pose.pose.covariance, (6, 6)))
     assert diagonal == pytest.approx([4.0] * 3 + [(math.pi / 2) ** 2] * 3)
+
+
+def test_who_asks_to_localize_gets_one_more_initial_pose(active: Robot) -> None:
+    heard: list[PoseWithCovarianceStamped] = []
+    subscription = active.node.create_subscription(PoseWithCovarianceStamped, "/initialpose", heard.append, 10)
+    active.until(lambda: active.node.count_publishers("/initialpose"), "the topic")
+    active.spin(0.5)
+    for place_id in (1, 2):  # the first pose of all may have gone to a test before
+        active.show(active.image(pixels(place_id)))
+    future = active.localize_async()
+    active.spin(0.2)
+    active.camera.publish(active.image(pixels(place_id=3)))
+    assert active.answer(future, "localize").localized
+    active.until(lambda: heard and heard[-1].pose.pose.position.x == 3.0, "the pose")
+    active.show(active.image(pixels(place_id=4)))
+    active.spin(0.3)
+    active.node.destroy_subscription(subscription)
+    assert [message.pose.pose.position.x for message in heard][-1] == 3.0
+    assert len(heard) <= 2
+
+
+def test_a_new_tolerance_of_stamps_is_used_at_once(active: Robot) -> None:
+    active.until(lambda: active.odometry.get_subscription_count() > 0, "the node to subscribe to odometry")
+    assert active.set(sensor__sync_ms=200.0).successful
+    stamp_ns = drive_to(active, 0.0)
+    match = active.show(active.image(pixels(), stamp_ns + 50_000_000))
+    assert active.set(sensor__sync_ms=20.0).successful
+    waited = next(stage.duration_ms for stage in match.stages if stage.name == "sensors")
+    assert waited > 500  # 5 times the tolerance for the odometry to come
 
 
 @pytest.mark.parametrize(
@@ -163,18 +206,6 @@ def test_least_time_skips_images_and_localize_does_not_care(active: Robot) -> No
     assert answer.success, answer.message
     assert answer.match.header == image.header
     assert answer.match.candidates[0].place_id == 4
-
-
-def drive_to(active: Robot, x_m: float) -> int:
-    """Let odometry say where the robot is; the stamp of that."""
-    message = Odometry(child_frame_id="base_link")
-    stamp_ns = active.new_stamp()
-    message.header.frame_id, message.header.stamp = "odom", to_stamp(stamp_ns)
-    message.pose.pose.position.x = x_m
-    message.pose.pose.orientation.w = 1.0
-    active.odometry.publish(message)
-    active.spin(0.2)
-    return stamp_ns
 
 
 def test_least_motion_needs_the_robot_to_move(active: Robot) -> None:
