@@ -53,6 +53,8 @@ class Pace:
         """The answer is out."""
         if self.ranked_s is not None:
             self.rest_s = _smoothed(self.rest_s, at_s - self.ranked_s)
+        else:  # nothing was ranked: if the estimates are why, they must not stay
+            self.rest_s, self.candidate_s = _smoothed(self.rest_s, 0.0), _smoothed(self.candidate_s, 0.0)
         self.ranked_s = None
 
 

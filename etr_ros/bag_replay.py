@@ -209,7 +209,7 @@ class _Job:
         """All that the answers depend on."""
         topics = {name: [topic.type, topic.messages] for name, topic in self._source.bag.topics.items()}
         spec = dataclasses.asdict(self._networks.extractor.spec)
-        return json.loads(json.dumps([self._manifest(compute_ms), topics, spec]))  # type: ignore[no-any-return]
+        return json.loads(json.dumps([result_files.FORMAT_VERSION, self._manifest(compute_ms), topics, spec]))  # type: ignore[no-any-return]
 
 
 def _features(extractor: RememberingExtractor) -> Any:
@@ -217,9 +217,7 @@ def _features(extractor: RememberingExtractor) -> Any:
 
 
 def _named(sensors: SensorConfig | None) -> dict[str, Any]:
-    if sensors is None:
-        return {}
-    return {"camera_info_topic": sensors.camera_info_topic, "depth_topic": sensors.depth_topic}
+    return {} if sensors is None else dataclasses.asdict(sensors)
 
 
 def _other_camera(place_map: PlaceMap | None, camera: Camera | None) -> list[str]:

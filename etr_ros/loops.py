@@ -113,10 +113,14 @@ class LoopDetector:
         watch = Stopwatch()
         view = look(self.networks.extractor, frame, self._config.geometry)
         watch.lap("extract")
-        places = self.prebuilt or self.session
-        return LoopAnswer(
-            self.networks.find(view, frame.stamp_ns, places, self._config, watch, allowance=allowance), ()
+        places, before, loop = self.prebuilt or self.session, None, self._config.loop
+        if self.prebuilt is None:  # what was just driven looks the same and tells nothing
+            way_m = self.session.way_to(frame, segment)
+            before = self.session.places_before(frame.stamp_ns, way_m, loop.exclusion_s, loop.exclusion_m)
+        match = self.networks.find(
+            view, frame.stamp_ns, places, self._config, watch, before=before, allowance=allowance
         )
+        return LoopAnswer(match, ())
 
     def add(self, frame: Frame, segment: int = 0, allowance: Allowance = UNLIMITED) -> LoopAnswer:
         """Look for `frame` in what was driven before and in the prebuilt map, then make it a place of the session.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etr_ros import calibration, decision, evidence, geometry, ranking, rerank, verify
-from etr_ros.anytime import TOO_LATE, UNLIMITED, Allowance, is_settled
+from etr_ros.anytime import UNLIMITED, Allowance, is_settled
 from etr_ros.calibration import PLACES, Calibration
 from etr_ros.config import Config, GeometryConfig
 from etr_ros.database import MapInfo, PlaceMap
@@ -158,8 +158,9 @@ class Networks:
                 settled,
                 config.rerank.shortlist,
             )
-            confirmed = config.rerank.confirmed if all(each.reason != TOO_LATE for each in candidates) else 0
-            candidates = ranking.confirmed(self.scorer, view.features, candidates, view_of, matches_of, confirmed)
+            candidates = ranking.confirmed(
+                self.scorer, view.features, candidates, view_of, matches_of, config.rerank.confirmed
+            )
         watch.lap("rerank")
         if with_geometry:
             candidates = _verified(view, candidates, expected, view_of, matches_of, config.geometry)

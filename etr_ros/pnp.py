@@ -98,7 +98,9 @@ def _robust(query: Side, match: Side) -> Matrix | None:
     params.confidence, params.maxIterations = CONFIDENCE, ITERATIONS
     params.threshold = REPROJECTION_SIGMAS
     params.sampler, params.score = cv2.SAMPLING_UNIFORM, cv2.SCORE_METHOD_MSAC
-    params.loMethod, params.final_polisher = cv2.LOCAL_OPTIM_NULL, cv2.NONE_POLISHER
+    params.loMethod = cv2.LOCAL_OPTIM_NULL
+    if hasattr(cv2, "NONE_POLISHER"):  # from OpenCV 4.7 on, which polishes otherwise
+        params.final_polisher = cv2.NONE_POLISHER
     focal = 1 / target.ray_sigma  # of a pinhole camera whose keypoint noise is one pixel
     camera = np.diag([focal, focal, 1.0])
     try:

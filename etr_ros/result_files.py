@@ -31,7 +31,7 @@ from etr_ros.result import Outcome, Query, Result
 from etr_ros.result_rows import Row
 from etr_ros.types import Candidate, LoopClosure, PlaceMatch, State
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "result.json"
 PICTURES = "pictures"
 OUTPUT_BAG = "output"

@@ -19,7 +19,7 @@ from etr_ros.types import Candidate, Geometry, LoopClosure, Place, PlaceMatch, P
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw", "frame")
 _UPPER = np.triu_indices(6)
 _COVARIANCE = tuple(f"c{row}{column}" for row, column in zip(*_UPPER, strict=True))
-_GEOMETRY = ("matches", "coverage", "is_metric", "degeneracy", *_POSE, *_COVARIANCE)
+_GEOMETRY = ("matches", "coverage", "agreement", "is_metric", "degeneracy", *_POSE, *_COVARIANCE)
 _MATCHED = ("match_id", "match_stamp_ns", "match_session", *(f"match_{name}" for name in _POSE))
 
 QUERIES = (
@@ -106,6 +106,7 @@ class Row:
             self.flag("is_metric"),
             self.text("degeneracy"),
             self.number("coverage"),
+            self.number("agreement") if self.knows("agreement") else math.nan,
         )
 
     def _wrong(self, name: str, expected: str) -> DataError:
@@ -239,8 +240,9 @@ def _geometry_cells(found: Geometry | None) -> list[str]:
     if found is None:
         return [""] * len(_GEOMETRY)
     values = [""] * len(_COVARIANCE) if found.covariance is None else map(_cell, found.covariance[_UPPER].tolist())
+    agreement = None if math.isnan(found.agreement) else float(found.agreement)
     return [
-        *map(_cell, (found.matches, float(found.coverage), bool(found.is_metric), found.degeneracy)),
+        *map(_cell, (found.matches, float(found.coverage), agreement, bool(found.is_metric), found.degeneracy)),
         *_pose_cells(found.match_t_query),
         *values,
     ]

@@ -32,8 +32,8 @@ class _Edge:
 class Segments:
     """Numbers the stretches of odometry that are in themselves continuous."""
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self._last: Transform | None = None
 
     def follow(self, moved: Transform) -> str:

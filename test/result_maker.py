@@ -14,7 +14,9 @@ T0 = 1_700_000_000 * S
 SESSION = "drive"
 UNSURE = Geometry(12, 80, None, None, degeneracy="fewer than 20, or so", coverage=0.1)
 SURE = Geometry(
-    90, 120, Pose((0.1, 0.2, 0.0), (0.0, 0.0, 0.6, 0.8), ""), np.diag([0.1, 0.2, 0.3, 0.01, 0.02, 0.03]), True, "", 0.5
+    *(90, 120, Pose((0.1, 0.2, 0.0), (0.0, 0.0, 0.6, 0.8), ""), np.diag([0.1, 0.2, 0.3, 0.01, 0.02, 0.03]), True, ""),
+    coverage=0.5,
+    agreement=0.97,
 )
 
 

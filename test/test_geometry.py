@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +33,13 @@ def errors(found: Geometry, true: Pose) -> tuple[float, float]:
     assert found.match_t_query is not None
     e = error(found.match_t_query, true)
     return float(np.linalg.norm(e[:3])), math.degrees(float(np.linalg.norm(e[3:])))
+
+
+def test_metric_poses_also_with_an_opencv_that_cannot_choose_how_it_polishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of Ubuntu 22.04 and 24.04."""
+    monkeypatch.delattr(cv2, "NONE_POLISHER")
+    found = estimate(NOISY, FORWARD)
+    assert found.is_metric and errors(found, FORWARD)[0] < 0.05
 
 
 def nees(found: Geometry, true: Pose, part: slice = slice(0, 6)) -> float:

@@ -38,6 +38,13 @@ def answer(state: State, *candidates: Candidate) -> dict[str, Marker]:
     return {marker.ns: marker for marker in markers.match_markers(PlaceMatch(0, state, candidates))}
 
 
+def test_of_a_large_map_every_so_many_places_are_shown() -> None:
+    count = 2 * markers.MOST_DOTS + 1
+    points = markers.map_markers([place(number) for number in range(count)])[0].points
+    assert [point.x for point in points] == [float(number) for number in range(0, count, 3)]
+    assert len(markers.map_markers([place(number) for number in range(10)])[0].points) == 10
+
+
 def test_the_match_is_an_arrow_at_the_accepted_place() -> None:
     sure = Candidate(place(3), 0.9, 2.0, 0.97, 50, accepted=True)
     shown = answer(State.LOCALIZED, Candidate(place(1), 0.95, 1.0, 0.2), sure)

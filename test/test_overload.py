@@ -128,3 +128,26 @@ def test_taking_the_deadline_away_ends_the_overload() -> None:
         answer(pacing, clock, 0.2, 100.0)
     answer(pacing, clock, 0.2, 0.0)
     assert pacing.overload.level == 0
+
+
+@pytest.mark.parametrize("stalled", ["while ranking", "after it"])
+def test_one_stall_does_not_end_re_ranking_for_good(stalled: str) -> None:
+    clock = Clock()
+    pacing = Pacing(clock)
+    ranked = []
+    for number in range(40):
+        came_s, stall_s = clock(), 2.0 * (number == 3)
+        allowance = pacing.allowance(came_s, 200.0)
+        clock.now_s += 0.05
+        count = allowance.next_chunk(10)
+        ranked.append(count)
+        if count:
+            started_s = clock()
+            clock.now_s += 0.002 * count + stall_s * (stalled == "while ranking")
+            allowance.pace.ranked(count, started_s, clock())
+        clock.now_s += 0.03 + stall_s * (stalled == "after it")
+        reasons = ["" if i < count else TOO_LATE for i in range(10)]
+        candidates = tuple(Candidate(make_place(i), 0.5, reason=reason) for i, reason in enumerate(reasons))
+        pacing.published(PlaceMatch(0, State.UNKNOWN, candidates), came_s, came_s, 200.0)
+    assert 0 in ranked[4:]
+    assert min(ranked[-10:]) > 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from builders import make_features
 from etr_ros import verify
-from etr_ros.anytime import TOO_LATE, Allowance, Effort
+from etr_ros.anytime import TOO_LATE, Allowance, Effort, Pace
 from etr_ros.build import build_map
 from etr_ros.config import Config
 from etr_ros.database import read_info
@@ -193,3 +193,17 @@ def test_local_matches_are_looked_for_once_however_often_geometry_asks(
     match = networks.find(view, 0, recognizer.map, Config(), Stopwatch())
     assert all(each.geometry is not None and each.inliers is not None for each in match.candidates)
     assert len(asked) == len(set(asked)) == 3
+
+
+def test_geometry_looks_at_the_best_also_where_some_candidates_came_too_late(town: Path) -> None:
+    shape = EtrConfig(local_dim=BOARD_DIM, max_locals=8, max_tokens=4, width=8, heads=1, ffn_width=8, blocks=1)
+    recognizer, pace = PlaceRecognizer.open(town), Pace()
+    networks = Networks(
+        recognizer.networks.extractor, EtrScorer(ETR(shape), Calibration(per_inlier=0.5), torch.device("cpu"))
+    )
+    pace.candidate_s = 1.0
+    allowance = Allowance(2.5, pace=pace, clock=lambda: 0.0 if pace.ranked_s is None else 9.0)
+    view = look(networks.extractor, frame(1, 2, noise=5), Config().geometry)
+    match = networks.find(view, 0, recognizer.map, Config(), Stopwatch(), with_geometry=False, allowance=allowance)
+    assert [each.reason == TOO_LATE for each in match.candidates] == [False, False, True]
+    assert [each.inliers is not None for each in match.candidates] == [True, True, False]

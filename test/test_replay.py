@@ -124,6 +124,15 @@ def test_a_bag_becomes_a_result(laps_bag: Path, tmp_path: Path) -> None:
     assert len(edges) >= len(rows) + 9
 
 
+def test_where_the_camera_sits_is_part_of_what_a_result_was_made_of(laps_bag: Path, tmp_path: Path) -> None:
+    moved = dataclasses.replace(SENSORS, camera_mount="0.3 0 0.5 0 0 0")
+    one, other = (
+        replay_bag(request(laps_bag, tmp_path / name, sensors=sensors), CONFIG, untracked)[0].manifest["bag"]
+        for name, sensors in (("one", SENSORS), ("other", moved))
+    )
+    assert one != other
+
+
 def test_replays_are_the_same_bytes(laps_bag: Path, tmp_path: Path) -> None:
     hashes = set()
     for number in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ class PlaceRecognitionNode(LifecycleNode):
         self.worker: NewestWorker[Arrival, PlaceMatch | None] | None = None
         self.sensors: Sensors | None = None
         self.backends: Backends | None = None
+        self._listened: Sensors | None = None  # of the activation before
+        self.answering = threading.Lock()  # held from the search in a map to the answer that names it being published
         self._restarts = 0
         self._listening: list[Any] = []
         self._answers = AnswerPublishers(self)
@@ -142,6 +145,7 @@ class PlaceRecognitionNode(LifecycleNode):
             self.destroy_subscription(self._listening.pop())
         if self.sensors is not None:
             self.sensors.close()
+            self._listened = self.sensors
         if self.worker is not None:
             self.worker.stop()
             self.worker = None
@@ -176,7 +180,9 @@ class PlaceRecognitionNode(LifecycleNode):
         self.health.activated()
         self._gate, self._pacing = QueryGate(), Pacing()
         needs_pose = self._config.loop.enabled
-        self.sensors = Sensors(self, self._config.sensor, reliable=node.reliable, needs_pose=needs_pose)
+        self.sensors = Sensors(
+            self, self._config.sensor, reliable=node.reliable, needs_pose=needs_pose, after=self._listened
+        )
         self.backends = Backends(self, self._config.backend, self.requests.localize_soon)
         self._restarts = 0
         self._answers.restart()
@@ -225,24 +231,25 @@ class PlaceRecognitionNode(LifecycleNode):
         completed_s = time.perf_counter()
         pacing, deadline_ms = self._pacing, self._config.node.deadline_ms
         allowance = UNLIMITED if arrival.asked else pacing.allowance(arrival.at_s, deadline_ms)
-        answer = recognizer.answer(frame, sensors.segment, arrival.asked, allowance)
-        if answer is None:
-            counters.skipped += 1
-            return None
-        answered_s = time.perf_counter()
-        match = answer.match
-        counters.last_wait_ms = (started_s - arrival.at_s) * 1e3
-        times = {"wait": counters.last_wait_ms, "decode": (decoded_s - started_s) * 1e3}
-        times["sensors"] = (completed_s - decoded_s) * 1e3
-        match = dataclasses.replace(match, stage_ms=times | match.stage_ms)
-        counters.answered += 1
-        info = recognizer.info
-        message = conversions.to_match_message(match, arrival.message.header, info.map_id, info.frame_id)
-        message.queries, message.dropped = counters.answered, counters.dropped
-        message.stages.append(StageTime(name="message", duration_ms=(time.perf_counter() - answered_s) * 1e3))
-        message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
-        poses = [self._answers.publish(message, match, frame, recognizer, self._config)]
-        poses += [self._publish_loop(loop, message.header.frame_id) for loop in answer.loops]
+        with self.answering:
+            answer = recognizer.answer(frame, sensors.segment, arrival.asked, allowance)
+            if answer is None:
+                counters.skipped += 1
+                return None
+            answered_s = time.perf_counter()
+            match = answer.match
+            counters.last_wait_ms = (started_s - arrival.at_s) * 1e3
+            times = {"wait": counters.last_wait_ms, "decode": (decoded_s - started_s) * 1e3}
+            times["sensors"] = (completed_s - decoded_s) * 1e3
+            match = dataclasses.replace(match, stage_ms=times | match.stage_ms)
+            counters.answered += 1
+            info = recognizer.info
+            message = conversions.to_match_message(match, arrival.message.header, info.map_id, info.frame_id)
+            message.queries, message.dropped = counters.answered, counters.dropped
+            message.stages.append(StageTime(name="message", duration_ms=(time.perf_counter() - answered_s) * 1e3))
+            message.age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
+            poses = [self._answers.publish(message, match, frame, recognizer, self._config)]
+            poses += [self._publish_loop(loop, message.header.frame_id) for loop in answer.loops]
         for pose in poses:
             if pose is not None and self.backends is not None:
                 self.backends.publish_pose(pose)

@@ -39,8 +39,17 @@ class Sensors:
     `stereo` are for one thread; the other methods for any.
     """
 
-    def __init__(self, node: Node, config: SensorConfig, *, reliable: bool = True, needs_pose: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: SensorConfig,
+        *,
+        reliable: bool = True,
+        needs_pose: bool = False,
+        after: Sensors | None = None,
+    ) -> None:
         """`reliable` is the delivery asked of pictures and camera info; `needs_pose` takes odometry from TF if need be.
+        `after` listened before: a new segment of odometry begins, and time that went back since is noticed.
 
         Raises ConfigError for topics that make no sense together or a mount that is none.
         """
@@ -52,9 +61,9 @@ class Sensors:
         self._link = Link(node, MutuallyExclusiveCallbackGroup(), self._changed, self._problems)
         self._reliable, self._needs_pose, self._closed = reliable, needs_pose, False
         self._mount = conversions.to_mount(config.camera_mount, config.base_frame) if config.camera_mount else None
-        self._last_image_ns: int | None = None
+        self._last_image_ns: int | None = after._last_image_ns if after else None
         self._restarted_s = -math.inf
-        self._segments = Segments()
+        self._segments = Segments(after.segment + 1 if after else 0)
         self._newest: tuple[int | None, float] = (None, 0.0)  # stamp of the odometry, and when it came
         self._info = self._feed(config.camera_info_topic, CameraInfo, keep=1)
         self._depth = self._feed(config.depth_topic)

@@ -62,7 +62,8 @@ class Services:
         try:
             if node.recognizer is None:
                 raise MapError("the node is not configured: set the parameter node.map and configure it")
-            node.recognizer.load_map(_folder(request.path))
+            with node.answering:
+                node.recognizer.load_map(_folder(request.path))
             node.set_parameters([Parameter("node.map", value=request.path)])
             response.success = True
         except Exception as error:  # the map in use stays

@@ -43,11 +43,11 @@ class Rig:
         assert self._sensors is not None
         return self._sensors
 
-    def listen(self, needs_pose: bool = False, **config: Any) -> Sensors:
+    def listen(self, needs_pose: bool = False, after: Sensors | None = None, **config: Any) -> Sensors:
         """New sensors, once the publishers here are connected to them."""
         self.stop()
         self._sent.clear()
-        self._sensors = Sensors(self.node, SensorConfig(**config), needs_pose=needs_pose)
+        self._sensors = Sensors(self.node, SensorConfig(**config), needs_pose=needs_pose, after=after)
         for publisher in self.source.publishers:
             if publisher.topic_name in config.values():
                 until(publisher.get_subscription_count, f"the subscription of {publisher.topic_name}")

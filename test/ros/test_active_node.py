@@ -256,6 +256,19 @@ def test_markers_on_demand(active: Robot) -> None:
     assert [marker.action for marker in later.markers if marker.ns == "match"] == [Marker.DELETE]
 
 
+def test_a_map_that_is_loaded_during_a_query_does_not_name_its_places(
+    active: Robot, map_path: Path, other_map_path: Path
+) -> None:
+    before = active.map_info().info.map_id
+    image = active.image(pixels(place_id=4, delay_s=1.0))
+    active.camera.publish(image)
+    active.spin(0.3)
+    answer = active.load_map(other_map_path)
+    assert answer.success and answer.info.map_id != before
+    match = active.match_of(image)
+    assert (match.map_id, match.candidates[0].place_id) == (before, 4)
+
+
 def test_map_swap(active: Robot, map_path: Path, other_map_path: Path) -> None:
     before = active.map_info().info
     assert (before.path, before.places, before.has_poses) == (str(map_path), 5, True)

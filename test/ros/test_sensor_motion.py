@@ -54,6 +54,19 @@ def test_odometry_jumps_and_stops(rig: Rig) -> None:
     assert "odometry on /odom stopped 2.55 s before the image" in sensors.problems()[-1]
 
 
+def test_listening_again_begins_a_segment_and_notices_that_time_went_back(rig: Rig) -> None:
+    sensors = rig.listen(odom_topic="/odom")
+    drive(rig, START_NS + 10 * S)
+    rig.eventually(lambda frame: frame.pose, START_NS + 10 * S + 100 * MS)
+    again = rig.listen(odom_topic="/odom", after=sensors)
+    drive(rig, START_NS + 20 * S)
+    rig.eventually(lambda frame: frame.pose, START_NS + 20 * S + 100 * MS)
+    assert (sensors.segment, again.segment, again.restarted) == (0, 1, 0)
+    later = rig.listen(odom_topic="/odom", after=again)
+    rig.complete(START_NS)
+    assert later.restarted == 1
+
+
 def test_newest_pose_is_that_of_odometry_while_it_speaks(rig: Rig) -> None:
     sensors = rig.listen(odom_topic="/odom")
     assert sensors.newest_pose is None
