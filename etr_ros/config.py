@@ -48,7 +48,7 @@ class RetrievalConfig:
         "Index of the map; auto compares all places of a small map, and takes ivf-pq for a large one",
         choices=("auto", "exact", "hnsw", "ivf-pq"),
     )
-    top_k: int = option(20, "Candidates retrieved for each query", low=1, high=1000, live=True)
+    top_k: int = option(20, "Candidates retrieved; ETR reads `rerank.shortlist` of them", low=1, high=1000, live=True)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RerankConfig:
         high=1000,
     )
     confirmed: int = option(
-        5, "Best re-ranked candidates that geometry has a look at before their order is final; 0: none", low=0, high=100
+        5, "Best ones that geometry has a look at; 0: none, and hardly any probability reaches 0.9", low=0, high=100
     )
 
 
@@ -235,7 +235,7 @@ class NodeConfig:
     deadline_ms: float = option(
         0.0,
         "An answer is due this long after its image came (milliseconds); candidates that cannot be re-ranked by then "
-        "keep the order of retrieval and are not accepted; 0 re-ranks all, however long it takes",
+        "keep the order of retrieval and are not accepted; 0: whatever time it takes",
         low=0.0,
         high=1e5,
         live=True,

@@ -19,6 +19,7 @@ PARAMETERS = {
     "map": "node.map",
     "image": "node.image_topic",
     "compressed": "node.compressed",
+    "reliable": "node.reliable",
     "device": "compute.device",
     "autostart": "node.autostart",
     "loop": "loop.enabled",
@@ -29,7 +30,7 @@ PARAMETERS = {
     "base_frame": "sensor.base_frame",
     "back_ends": "backend.names",
 }
-SWITCHES = {"compressed", "autostart", "loop"}
+SWITCHES = {"compressed", "reliable", "autostart", "loop"}
 
 ARGUMENTS = [
     DeclareLaunchArgument("map", default_value="", description=f"Folder of the map ({AS_IN_FILE})"),
@@ -39,6 +40,12 @@ ARGUMENTS = [
         default_value="",
         choices=["", *BOOLEAN],
         description=f"The image topic carries sensor_msgs/CompressedImage ({AS_IN_FILE})",
+    ),
+    DeclareLaunchArgument(
+        "reliable",
+        default_value="",
+        choices=["", *BOOLEAN],
+        description=f"Ask for reliable delivery of images; false for a best-effort camera ({AS_IN_FILE})",
     ),
     DeclareLaunchArgument(
         "loop",

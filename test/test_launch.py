@@ -10,7 +10,7 @@ import pytest
 
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "etr.launch.py"
 ARGUMENTS = {"map", "image", "compressed", "namespace", "params_file", "device", "autostart", "log_level"}
-ARGUMENTS |= {"loop", "camera_info", "depth", "odom", "camera_mount", "base_frame", "back_ends"}
+ARGUMENTS |= {"reliable", "loop", "camera_info", "depth", "odom", "camera_mount", "base_frame", "back_ends"}
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,18 @@ def test_arguments_become_parameters(tree: ast.Module) -> None:
     kept = [each for each in tree.body if defined(each) in names]
     space: dict[str, Any] = {}
     exec(compile(ast.Module(kept, []), str(LAUNCH_FILE), "exec"), space)  # noqa: S102 - our own file
-    given = {"map": "", "loop": "true", "compressed": "false", "odom": "/odom", "back_ends": "rtabmap,initialpose"}
+    given = {
+        "map": "",
+        "loop": "true",
+        "compressed": "false",
+        "reliable": "false",
+        "odom": "/odom",
+        "back_ends": "rtabmap,initialpose",
+    }
     assert space["parameters_of"](given | {"camera_mount": "0.2 0 0.3 0 0 0"}) == {
         "loop.enabled": True,
         "node.compressed": False,
+        "node.reliable": False,
         "sensor.odom_topic": "/odom",
         "backend.names": "rtabmap,initialpose",
         "sensor.camera_mount": "0.2 0 0.3 0 0 0",

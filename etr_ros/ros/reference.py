@@ -19,6 +19,11 @@ The node is called `etr`; `~` stands for its name, so `~/match` is `/etr/match` 
 The fields of every message and service are described in `etr_ros_msgs/`.
 """
 
+_TF = """\
+`/tf` and `/tf_static` are read for what no parameter tells: where the camera sits (`sensor.camera_mount`), and in loop
+mode the odometry (`sensor.odom_topic`).
+"""
+
 _PARAMETERS = """\
 A value marked *live* may be changed while the node runs (`ros2 param set /etr retrieval.top_k 5`); the others are
 read-only and are given at start, in a parameter file or with `--ros-args -p node.map:=FOLDER`.
@@ -49,6 +54,7 @@ def tables() -> str:
         _table(("topic", "type", "what"), map(_endpoint_row, PUBLISHED)),
         "## Subscribed topics\n",
         _table(("parameter that names it", "type", "what"), map(_endpoint_row, SUBSCRIBED)),
+        _TF,
         "## Services\n",
         _table(("service", "type", "what"), map(_endpoint_row, SERVICES)),
         "## Parameters\n",
