@@ -1,6 +1,6 @@
 """Compare re-rankers on the same features and candidates of places that no training saw.
 
-    python benchmarks/accuracy.py --data ../shared/data --work DIR --output accuracy.md
+    python benchmarks/accuracy.py --data DATA --work DIR --output accuracy.md
 
 Of each test set the features are computed once; every re-ranker orders the same top 100. Recall@1 and recall at 100 %
 precision come with a 95 % bootstrap interval over places; the re-rankers' times are taken in turn.

@@ -1,6 +1,6 @@
 """Ten queries that a re-ranker put right and ten that it got wrong, as one picture sheet each, with scores.
 
-    python benchmarks/sheet.py --data ../shared/data --work DIR --reranker etr-s --output DIR
+    python benchmarks/sheet.py --data DATA --work DIR --reranker etr-s --output DIR
 
 Rows: the query, what retrieval put first, what the re-ranker put first, and a right place; of each place its match
 probability, once geometry has confirmed the best, and the matches that agree with one motion.

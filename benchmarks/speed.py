@@ -1,6 +1,6 @@
 """How long every stage takes on real pictures, beside what this machine can do at best and beside other re-rankers.
 
-    make benchmark DATA=../shared/data
+    make benchmark DATA=DATA
 
 DATA holds `sf_streets` (database, query, ground_truth.csv). Writes docs/speed.json, docs/speed.svg and the tables in
 docs/speed.md, after a comparison with the committed docs/speed.json; a stage that became slower by more than

@@ -1,6 +1,6 @@
 """What it costs in accuracy to store fewer or smaller local features (`memory.locals`, `memory.descriptors`).
 
-    python benchmarks/stored_locals.py --data ../shared/data --work DIR --output stored_locals.md
+    python benchmarks/stored_locals.py --data DATA --work DIR --output stored_locals.md
 
 The features of benchmarks/accuracy.py; those of the places are stored and restored in each way, those of the queries
 are not. Every way re-ranks the same candidates.

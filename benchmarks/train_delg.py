@@ -1,6 +1,6 @@
 """Train the heads of DELG over EfficientNet-Lite0, on the floors and levels of `split.yaml`.
 
-    python benchmarks/train_delg.py --data ../shared/data --work DIR --output delg-lite-heads.safetensors
+    python benchmarks/train_delg.py --data DATA --work DIR --output delg-lite-heads.safetensors
 
 The trunk stays as it was published: what it makes of the pictures, and the XFeat features that tell which of them show
 the same place, are computed once and kept below the work folder.

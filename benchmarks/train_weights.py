@@ -1,6 +1,6 @@
 """Make the training set and train the weights that ship, on the floors and levels of `split.yaml`.
 
-    python benchmarks/train_weights.py --data ../shared/data --work DIR --model etr-s --output DIR/etr-s
+    python benchmarks/train_weights.py --data DATA --work DIR --model etr-s --output DIR/etr-s
 
 What is not there yet is made below the work folder: groups of views of each training and validation level of the
 simulator, and the features of all pictures. An interrupted run goes on where it stopped.

@@ -1,6 +1,6 @@
 """Train variants of ETR alike and compare them on the validation places.
 
-    python benchmarks/variants.py --data ../shared/data --work DIR --steps 600 --output docs/variants.md
+    python benchmarks/variants.py --data DATA --work DIR --steps 600 --output docs/variants.md
 
 All see the same batches (seed, steps); none is trained to the end, so read the table as which of them learns, and what
 it costs. `rrt` is the architecture of Reranking Transformers under the same budget.

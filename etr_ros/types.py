@@ -125,8 +125,8 @@ class Place:
 class Candidate:
     """One place proposed for a query.
 
-    `retrieval_score` is the cosine of the global descriptors in [-1, 1]. `etr_score` is the re-ranker's logit (any real
-    number, 0 = undecided), higher where geometry confirmed it, or None when it was not computed. `probability` is in
+    `retrieval_score` is the cosine of the global descriptors in [-1, 1]. `etr_score` is the re-ranker's score (any real
+    number), higher where geometry confirmed it, or None when it was not computed. `probability` is in
     [0, 1].
     `reason` is empty when `accepted`, else says why not. `weight` is the share of the belief that is with this place,
     in [0, 1]: 1 when localized, split when ambiguous, 0 when unknown; the first candidate of a place has it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pickle
 import shutil
@@ -309,13 +310,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file atomically. Raises OSError."""
+    """Write a safetensors file atomically; the same tensors and header give the same bytes. Raises OSError."""
     import safetensors.torch
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     draft = path.with_name(path.name + ".part")
-    draft.write_bytes(safetensors.torch.save(whole, dict(header) if header else None))
+    draft.write_bytes(_in_order(safetensors.torch.save(whole, dict(header) if header else None)))
     draft.replace(path)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the keys of its header sorted; the library writes those of the metadata in any order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def load_into(network: nn.Module, path: Path) -> None:

@@ -187,6 +187,7 @@ def test_map_of_a_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["--images", ".", "--pose-topic", "/odom"], "--pose-topic: for --bag, not for --images"),
         (["--images", ".", "--rectified", "--depth-topic", "/d"], "--rectified, --depth-topic: for --bag"),
         (["--bag", ".", "--poses", "p.csv"], "a bag has a --pose-topic"),
+        (["--images", ".", "--map-frame", "map"], "--map-frame names the frame of poses"),
         (["--bag", "nowhere", "--image-topic", "/camera"], "there is no bag at nowhere"),
         (["--bag", "nowhere", "--poses", "x.csv"], "--poses goes with --images"),
     ],

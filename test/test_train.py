@@ -128,8 +128,9 @@ def test_one_environment_without_poses_has_no_negatives(tmp_path: Path) -> None:
         collect([write_source(tmp_path / "a", 1, places=4)], 40, quiet)  # all are neighbours of each other
 
 
-def test_a_wrong_overlap_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_text("a,b\n1,2\n")
+@pytest.mark.parametrize("rows", ["a,b\n1,2\n", "a,b,c\n", "", "file_a,file_b,overlap\n0.jpg,1.jpg\n"])
+def test_a_wrong_overlap_file_is_named(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "pairs.csv").write_text(rows)
     with pytest.raises(DataError, match="file_a,file_b,overlap"):
         read_overlaps(tmp_path / "pairs.csv")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -396,3 +397,17 @@ def test_fetch_verify_and_add(
     (cache / "net.pt").unlink()
     assert run("add", "net", str(source)) == 0
     assert (cache / "net.pt").read_bytes() == server.body
+
+
+def test_the_same_weights_and_header_are_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(3, 2), "a": torch.zeros(5, dtype=torch.float16)}
+    header = {name: f"of {name}, \u00fc" for name in "zyxwvu"}
+    written = set()
+    for number in range(8):
+        weights.save_tensors(tmp_path / f"{number}.safetensors", tensors, header)
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(written) == 1
+    found = weights.load_tensors(tmp_path / "0.safetensors")
+    assert all(torch.equal(found[name], tensors[name].to(found[name].dtype)) for name in tensors)
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert file.metadata() == header

@@ -46,8 +46,7 @@ def odometry_edges(keyframes: Sequence[Place], segments: Sequence[int], config: 
     for row, (a, b) in enumerate(pairwise(keyframes)):
         if segments[row] == segments[row + 1]:
             moved = between(_pose(a), _pose(b))
-            way_m = math.dist(moved.position_m, (0.0, 0.0, 0.0))
-            yield Edge(row, row + 1, RelativePose(moved, drift(way_m, moved, config)))
+            yield Edge(row, row + 1, RelativePose(moved, drift(math.hypot(*moved.position_m), moved, config)))
 
 
 def write_g2o(path: Path, keyframes: Sequence[Place], edges: Iterable[Edge]) -> None:

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     config = config_from(args)
     if not 0 <= args.workers <= MAX_WORKERS:
         raise ConfigError(f"--workers must be between 0 and {MAX_WORKERS}, not {args.workers}")
+    if args.map_frame and not (args.poses or args.pose_topic):
+        raise ConfigError("--map-frame names the frame of poses: give --pose-topic or --poses, too")
     source = _source(args)
     source.enough_px = config.extractor.max_side_px
 

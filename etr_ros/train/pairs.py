@@ -99,11 +99,14 @@ def read_overlaps(path: Path) -> dict[frozenset[str], float]:
     """Covisibility in [0, 1] by pair of picture names from a CSV `file_a,file_b,overlap`. Raises DataError."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = {"file_a", "file_b", "overlap"}.difference(rows.fieldnames or ())
+            if missing:
+                raise ValueError(f"there is no {', '.join(sorted(missing))}")
             return {
-                frozenset((Path(row["file_a"]).name, Path(row["file_b"]).name)): float(row["overlap"])
-                for row in csv.DictReader(file)
+                frozenset((Path(row["file_a"]).name, Path(row["file_b"]).name)): float(row["overlap"]) for row in rows
             }
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{path} must be a CSV with the columns file_a,file_b,overlap: {error}") from error
 
 
